@@ -7,6 +7,7 @@ mod conntrack_settings;
 pub mod control;
 pub mod daemon;
 mod error_chain;
+mod file_descriptors;
 mod file_watch;
 #[cfg(test)]
 mod generated_docs;
@@ -105,6 +106,7 @@ fn exit_code(success: bool) -> ExitCode {
 
 fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
+    file_descriptors::raise_limit();
     // Two threads, so that the servers respond while the loop is busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(reload_config) });

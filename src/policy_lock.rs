@@ -112,7 +112,14 @@ impl PolicyLock {
     pub(crate) fn keep(self) -> io::Result<()> {
         let Some(listener) = self.listener else { return Ok(()) };
         // Processes that look up the holder connect, and would block once the backlog is full.
-        let accept = move || while listener.accept().is_ok() {};
+        let accept = move || {
+            loop {
+                // It fails while too many files are open, for example.
+                if listener.accept().is_err() {
+                    thread::sleep(PAUSE);
+                }
+            }
+        };
         thread::Builder::new().name("policy-lock".into()).spawn(accept).map(drop)
     }
 }

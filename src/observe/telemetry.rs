@@ -12,12 +12,13 @@ use super::controller_statuses::ControllerStatuses;
 use super::dropped_lines::DroppedLines;
 use super::health::{Health, HealthProblem, Limits};
 use super::health_check_node_port::ServiceHealthServer;
-use super::http::{Addresses, BindError, Diagnostics, Servers, ServiceTraffic};
+use super::http::{Addresses, BindError, ConnectionLimits, Diagnostics, Servers, ServiceTraffic};
 use super::metrics::Metrics;
 use super::own_node_reporter::OwnNodeReporter;
 use super::source_problems;
 use crate::config::{self, Config};
 use crate::control::{Declaration, Observer, Progress, Status, SyncHistory};
+use crate::file_descriptors;
 use crate::logging;
 use crate::moment::Moment;
 use crate::source::{EventRecorder, Source, SourceHealth};
@@ -87,6 +88,7 @@ impl Telemetry {
         let recorder = source.recorder().clone();
         let servers = Servers::start(
             addresses(config),
+            ConnectionLimits::for_descriptors(file_descriptors::limit()),
             Arc::clone(&health),
             metrics.clone(),
             diagnostics,
@@ -136,7 +138,13 @@ impl Telemetry {
 
     /// Starts the server of the health check ports of Services.
     pub(crate) fn service_health_server(&self) -> ServiceHealthServer {
-        ServiceHealthServer::start(self.health(), self.stop.subscribe(), self.recorder.clone())
+        ServiceHealthServer::start(
+            self.health(),
+            ConnectionLimits::for_descriptors(file_descriptors::limit()),
+            &self.metrics,
+            self.stop.subscribe(),
+            self.recorder.clone(),
+        )
     }
 
     /// Logs how many Events were omitted since the last call.

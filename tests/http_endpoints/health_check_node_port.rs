@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis::config::ProxyMode;
 use portcullis::moment::Moment;
 use portcullis::observe::health::{Health, Limits};
 use portcullis::observe::health_check_node_port::{DesiredPorts, ServiceHealthCheck, ServiceHealthServer};
+use portcullis::observe::http::ConnectionLimits;
+use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, manifest};
@@ -33,11 +36,22 @@ struct Ports {
 
 impl Ports {
     fn start() -> Self {
-        let limits = Limits::new(Duration::from_secs(30), true);
-        let health = Arc::new(Health::new(limits, Moment::now(), Arc::default()));
+        Ports::with_limits(ConnectionLimits::for_descriptors(1_024))
+    }
+
+    fn with_limits(limits: ConnectionLimits) -> Self {
+        let health_limits = Limits::new(Duration::from_secs(30), true);
+        let health = Arc::new(Health::new(health_limits, Moment::now(), Arc::default()));
+        let metrics = Metrics::new(ProxyMode::Nftables);
         let (stop, stopped) = watch::channel(false);
         Ports {
-            ports: ServiceHealthServer::start(health.clone(), stopped, EventRecorder::disabled()),
+            ports: ServiceHealthServer::start(
+                health.clone(),
+                limits,
+                &metrics,
+                stopped,
+                EventRecorder::disabled(),
+            ),
             health,
             stop,
         }
@@ -277,5 +291,23 @@ async fn a_port_in_use_is_opened_once_it_is_free() {
     ports.until_failures(&[("a", "another program listens")]).await;
     drop(other_program);
     until_check((LOOPBACK, port), (200, 1, true)).await;
+    ports.until_failures(&[]).await;
+}
+
+#[tokio::test]
+async fn ports_beyond_the_limit_of_listeners_are_reported_and_opened_once_there_is_room() {
+    let ports =
+        Ports::with_limits(ConnectionLimits { listeners: 2, ..ConnectionLimits::for_descriptors(64) });
+    let numbers = [free_port().await, free_port().await, free_port().await];
+    let one = [(Family::V4, 1)];
+    let all =
+        [("a", check(numbers[0], &one)), ("b", check(numbers[1], &one)), ("c", check(numbers[2], &one))];
+    ports.set(&[LOOPBACK], &all);
+    ports.until_failures(&[("c", "RLIMIT_NOFILE) allows 2; raise it")]).await;
+    for number in &numbers[..2] {
+        until_check((LOOPBACK, *number), (200, 1, true)).await;
+    }
+    ports.set(&[LOOPBACK], &all[1..]);
+    until_check((LOOPBACK, numbers[2]), (200, 1, true)).await;
     ports.until_failures(&[]).await;
 }

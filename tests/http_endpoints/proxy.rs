@@ -7,7 +7,9 @@ use std::time::Duration;
 use portcullis::config::ProxyMode;
 use portcullis::moment::Moment;
 use portcullis::observe::health::{Health, Limits};
-use portcullis::observe::http::{Addresses, BindError, Diagnostics, Servers, ServiceTraffic};
+use portcullis::observe::http::{
+    Addresses, BindError, ConnectionLimits, Diagnostics, Servers, ServiceTraffic,
+};
 use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
 use serde_json::Value;
@@ -21,14 +23,26 @@ use crate::service_syncs;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-struct Proxy {
+/// The servers of a proxy.
+pub(crate) struct Proxy {
     health: Arc<Health>,
+    pub(crate) metrics: Metrics,
     servers: Servers,
     stop: watch::Sender<bool>,
 }
 
 impl Proxy {
     async fn start(mode: ProxyMode, configuration: &str, addresses: Addresses) -> Result<Proxy, BindError> {
+        let connections = ConnectionLimits::for_descriptors(1_024);
+        Proxy::with_limits(mode, configuration, addresses, connections).await
+    }
+
+    async fn with_limits(
+        mode: ProxyMode,
+        configuration: &str,
+        addresses: Addresses,
+        connections: ConnectionLimits,
+    ) -> Result<Proxy, BindError> {
         let limits = Limits::new(Duration::from_secs(30), true);
         let health = Arc::new(Health::new(limits, Moment::now(), Arc::default()));
         let diagnostics = Diagnostics {
@@ -43,28 +57,38 @@ impl Proxy {
         let metrics = Metrics::new(mode);
         let servers = Servers::start(
             addresses,
+            connections,
             health.clone(),
-            metrics,
+            metrics.clone(),
             diagnostics,
             stopped,
             &EventRecorder::disabled(),
         )
         .await?;
-        Ok(Proxy { health, servers, stop })
+        Ok(Proxy { health, metrics, servers, stop })
     }
 
-    fn health_port(&self) -> SocketAddr {
+    pub(crate) fn health_port(&self) -> SocketAddr {
         self.servers.healthz_address().expect("it listens")
     }
 
-    fn metrics_port(&self) -> SocketAddr {
+    pub(crate) fn metrics_port(&self) -> SocketAddr {
         self.servers.metrics_address().expect("it listens")
     }
 
     /// Starts a proxy and waits until both servers listen.
     async fn listening(mode: ProxyMode, configuration: &str) -> Proxy {
+        Proxy::listening_with(mode, configuration, ConnectionLimits::for_descriptors(1_024)).await
+    }
+
+    /// The same with these limits of connections.
+    pub(crate) async fn listening_with(
+        mode: ProxyMode,
+        configuration: &str,
+        limits: ConnectionLimits,
+    ) -> Proxy {
         let addresses = Addresses { healthz: Some(ANY_PORT), metrics: Some(ANY_PORT), hard_fail: true };
-        let proxy = Self::start(mode, configuration, addresses).await.expect("free ports");
+        let proxy = Self::with_limits(mode, configuration, addresses, limits).await.expect("free ports");
         while proxy.servers.healthz_address().is_none() || proxy.servers.metrics_address().is_none() {
             sleep(Duration::from_millis(5)).await;
         }

@@ -9,6 +9,7 @@ mod api_server;
 mod cluster;
 mod config_file;
 mod daemon;
+mod descriptors;
 mod failures;
 #[path = "../drop_in/http.rs"]
 mod http;

@@ -17,6 +17,7 @@ use super::desired_ports::ServiceHealthCheck;
 use super::response::response;
 use crate::moment::Moment;
 use crate::observe::health::Health;
+use crate::observe::http::connection_pool::ConnectionPool;
 use crate::observe::http::serve::serve;
 
 /// Listen backlog, as in Rust's standard library.
@@ -53,6 +54,7 @@ impl Listener {
         check: &ServiceHealthCheck,
         addresses: &[IpAddr],
         health: &Arc<Health>,
+        pool: &Arc<ConnectionPool>,
     ) -> Result<Self, ListenError> {
         let (sender, stop) = watch::channel(false);
         let mut listener = Listener {
@@ -79,9 +81,14 @@ impl Listener {
                 let in_sync = health.status(Moment::now()).in_sync();
                 response(&service, count.load(Ordering::Relaxed), in_sync)
             });
-            listener.tasks.spawn(serve(socket, router, stop.clone()));
+            listener.tasks.spawn(serve(socket, router, Arc::clone(pool), stop.clone()));
         }
         Ok(listener)
+    }
+
+    /// Returns the number of sockets that listen.
+    pub(super) fn sockets(&self) -> usize {
+        self.addresses.len()
     }
 
     /// Returns the port.

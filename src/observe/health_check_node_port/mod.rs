@@ -26,8 +26,10 @@ use tokio::time::sleep;
 pub use desired_ports::{DesiredPorts, ServiceHealthCheck};
 
 use crate::observe::health::Health;
-use crate::observe::http::Stop;
+use crate::observe::http::connection_pool::ConnectionPool;
 use crate::observe::http::serve::stopped;
+use crate::observe::http::{ConnectionLimits, Stop};
+use crate::observe::metrics::Metrics;
 use crate::source::EventRecorder;
 use listener::Listener;
 
@@ -47,10 +49,28 @@ pub struct ServiceHealthServer {
 
 impl ServiceHealthServer {
     /// Starts the server without any port. It runs until the stop signal.
-    pub fn start(health: Arc<Health>, stop: Stop, recorder: EventRecorder) -> Self {
+    pub fn start(
+        health: Arc<Health>,
+        limits: ConnectionLimits,
+        metrics: &Metrics,
+        stop: Stop,
+        recorder: EventRecorder,
+    ) -> Self {
         let (desired_ports, changes) = watch::channel(DesiredPorts::default());
         let failures = Arc::default();
-        let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures), recorder };
+        let pool = ConnectionPool::new(
+            "health check node ports",
+            limits.health_check_node_ports,
+            metrics.http_connections("health_check_node_port"),
+        );
+        let manager = Manager {
+            health,
+            pool,
+            max_listeners: limits.listeners,
+            open: BTreeMap::new(),
+            failures: Arc::clone(&failures),
+            recorder,
+        };
         ServiceHealthServer { desired_ports, failures, task: tokio::spawn(manager.run(changes, stop)) }
     }
 
@@ -77,6 +97,10 @@ impl Drop for ServiceHealthServer {
 
 struct Manager {
     health: Arc<Health>,
+    /// Connections to the ports of all Services.
+    pool: Arc<ConnectionPool>,
+    /// Largest number of sockets that listen.
+    max_listeners: usize,
     open: BTreeMap<NamespacedName, Listener>,
     failures: Arc<Mutex<Failures>>,
     recorder: EventRecorder,
@@ -136,7 +160,14 @@ impl Manager {
         if let Some((holder, _)) = self.open.iter().find(holds_port) {
             return Err(format!("Service {holder} has the same healthCheckNodePort"));
         }
-        let listener = Listener::open(service, check, &desired_ports.addresses, &self.health)
+        let open: usize = self.open.values().map(Listener::sockets).sum();
+        if open + desired_ports.addresses.len() > self.max_listeners {
+            return Err(format!(
+                "{open} sockets listen for health checks, and the limit of open files (RLIMIT_NOFILE) allows {}; raise it",
+                self.max_listeners
+            ));
+        }
+        let listener = Listener::open(service, check, &desired_ports.addresses, &self.health, &self.pool)
             .map_err(|error| error.to_string())?;
         tracing::info!(%service, port = check.port, "serving the health check port of {service}");
         self.open.insert(service.clone(), listener);

@@ -8,6 +8,9 @@
 //! Paths, bodies, content types and status codes are those of kube-proxy v1.36; the criteria of `/healthz` are
 //! stricter, see [`health`](super::health).
 
+mod connection;
+mod connection_limits;
+pub(crate) mod connection_pool;
 mod diagnostic_endpoints;
 mod health_endpoints;
 pub(crate) mod response;
@@ -24,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+pub use connection_limits::ConnectionLimits;
 pub use diagnostic_endpoints::Diagnostics;
 pub use serve::Stop;
 pub use service_metrics::{ServiceTraffic, TrafficRequest, TrafficResponse};
@@ -31,6 +35,7 @@ pub use service_metrics::{ServiceTraffic, TrafficRequest, TrafficResponse};
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::source::{EventRecorder, EventType, START};
+use connection_pool::ConnectionPool;
 use serve::{serve, stopped};
 
 /// Time between two attempts to listen, as upstream.
@@ -67,15 +72,25 @@ pub struct BindError {
 #[derive(Clone, Copy)]
 struct Purpose {
     name: &'static str,
+    /// Value of the metrics' label `server`.
+    label: &'static str,
     flag: &'static str,
     /// Reason of the Event if the address cannot be bound, as upstream.
     event: &'static str,
 }
 
-const HEALTHZ: Purpose =
-    Purpose { name: "health checks", flag: "healthz-bind-address", event: "FailedToStartProxierHealthcheck" };
-const METRICS: Purpose =
-    Purpose { name: "metrics", flag: "metrics-bind-address", event: "FailedToStartMetricServer" };
+const HEALTHZ: Purpose = Purpose {
+    name: "health checks",
+    label: "healthz",
+    flag: "healthz-bind-address",
+    event: "FailedToStartProxierHealthcheck",
+};
+const METRICS: Purpose = Purpose {
+    name: "metrics",
+    label: "metrics",
+    flag: "metrics-bind-address",
+    event: "FailedToStartMetricServer",
+};
 
 /// The running servers. Dropping it stops them immediately.
 #[derive(Debug)]
@@ -102,13 +117,14 @@ impl Servers {
         Ok(())
     }
 
-    /// Starts the servers, which run until the stop signal. If an address is in use, logs an error and retries
+    /// Starts the servers, which run until the stop signal, each with its limit of connections. If an address is in use, logs an error and retries
     /// every few seconds.
     ///
     /// # Errors
     /// With `hard_fail`, returns an error if an address cannot be bound.
     pub async fn start(
         addresses: Addresses,
+        limits: ConnectionLimits,
         health: Arc<Health>,
         metrics: Metrics,
         diagnostics: Diagnostics,
@@ -116,12 +132,16 @@ impl Servers {
         recorder: &EventRecorder,
     ) -> Result<Self, BindError> {
         let mut servers = Servers { tasks: JoinSet::new(), healthz: Arc::default(), metrics: Arc::default() };
+        let pool = |purpose: Purpose, limit| {
+            ConnectionPool::new(purpose.name, limit, metrics.http_connections(purpose.label))
+        };
+        let pools = [pool(HEALTHZ, limits.health), pool(METRICS, limits.metrics)];
         let routes = [
             (addresses.healthz, HEALTHZ, health_endpoints::router(health, metrics.clone())),
             (addresses.metrics, METRICS, diagnostic_endpoints::router(diagnostics, metrics)),
         ];
         let all_bound = [servers.healthz.clone(), servers.metrics.clone()];
-        for ((address, purpose, router), bound) in routes.into_iter().zip(all_bound) {
+        for (((address, purpose, router), bound), pool) in routes.into_iter().zip(all_bound).zip(pools) {
             let Some(address) = address else { continue };
             let listener = listen(address, purpose).await;
             if let Err(error) = &listener {
@@ -135,7 +155,7 @@ impl Servers {
                     None
                 }
             };
-            servers.tasks.spawn(run(listener, address, purpose, router, bound, stop.clone()));
+            servers.tasks.spawn(run(listener, address, purpose, router, pool, bound, stop.clone()));
         }
         Ok(servers)
     }
@@ -161,6 +181,7 @@ async fn run(
     address: SocketAddr,
     purpose: Purpose,
     router: Router,
+    pool: Arc<ConnectionPool>,
     bound: Arc<OnceLock<SocketAddr>>,
     mut stop: Stop,
 ) {
@@ -175,7 +196,7 @@ async fn run(
     tracing::info!(%address, "serving {}", purpose.name);
     // This is the only place that sets it.
     let _ = bound.set(address);
-    serve(listener, router, stop).await;
+    serve(listener, router, pool, stop).await;
 }
 
 async fn retry_listen(address: SocketAddr, purpose: Purpose) -> TcpListener {

@@ -5,6 +5,7 @@
 //! time and are passed as arguments.
 
 mod build_info;
+mod connections;
 mod controllers;
 mod counter_func;
 mod kube_proxy;
@@ -23,6 +24,7 @@ use portcullis_cluster::{Family, Kind, NamespacedName};
 use prometheus::{CounterVec, Registry, TextEncoder};
 
 pub use build_info::{KUBERNETES_MINOR, git_version};
+pub use connections::ConnectionMetrics;
 
 use crate::config::ProxyMode;
 use crate::source::KindStatus;
@@ -254,6 +256,11 @@ impl Metrics {
     ) {
         self.0.portcullis.log_lines_omitted.set_reader(move || Some(log_lines() as f64));
         self.0.portcullis.events_omitted.set_reader(move || Some(events() as f64));
+    }
+
+    /// Returns the metrics of the connections of an HTTP server: `healthz`, `metrics` or `health_check_node_port`.
+    pub fn http_connections(&self, server: &str) -> ConnectionMetrics {
+        self.0.portcullis.http_connections.server(server)
     }
 
     /// Sets the reader of the number of dropped log lines.

@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec};
 
+use super::connections::AllConnectionMetrics;
 use super::controllers::ControllerMetrics;
 use super::counter_func::{CounterFunc, describe, family};
 use super::policies::PolicyMetrics;
@@ -28,6 +29,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) log_lines_dropped: CounterFunc,
     pub(super) log_lines_omitted: CounterFunc,
     pub(super) events_omitted: CounterFunc,
+    pub(super) http_connections: AllConnectionMetrics,
 }
 
 impl PortcullisMetrics {
@@ -85,6 +87,7 @@ impl PortcullisMetrics {
                 "Events omitted because there were more than 25 about objects of one namespace, and then more than one in 30 \
                  seconds, or because the API server does not take them fast enough",
             ),
+            http_connections: AllConnectionMetrics::register(to),
         };
         to.add(metrics.source.clone());
         to.add(metrics.log_lines_dropped.clone());

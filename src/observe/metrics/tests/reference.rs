@@ -146,6 +146,7 @@ fn names(text: &str) -> BTreeSet<String> {
 fn every_metric_name_in_the_source_is_gathered() {
     let all = all();
     let sources = [
+        include_str!("../connections.rs"),
         include_str!("../kube_proxy.rs"),
         include_str!("../policies.rs"),
         include_str!("../controllers.rs"),

@@ -1,0 +1,206 @@
+//! An HTTP connection: its phase, by which its time limit is known, and the stream that observes it.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Time limit for the head of a request, from the connection or its first byte.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time limit for a response, until the client has read it.
+const RESPONSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Time limit for a connection without a request. Longer than the usual interval of scrapes, 60 s.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// The phase of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The head of a request is incomplete.
+    Head,
+    /// The response is being made.
+    Request,
+    /// The response is being sent.
+    Response,
+    /// There is no request.
+    Idle,
+}
+
+impl Phase {
+    fn limit(self) -> Duration {
+        match self {
+            Phase::Head => HEAD_LIMIT,
+            Phase::Request | Phase::Response => RESPONSE_LIMIT,
+            Phase::Idle => IDLE_LIMIT,
+        }
+    }
+
+    /// Returns true if the client waits for a response.
+    pub(super) fn has_request(self) -> bool {
+        matches!(self, Phase::Request | Phase::Response)
+    }
+}
+
+/// Why a connection has to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// The client took too long to send a request, or to read a response.
+    Timeout,
+    /// The server has its maximum of connections.
+    Limit,
+    /// There was no request for a long time, which is usual.
+    Idle,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: IpAddr,
+    activity: Mutex<Activity>,
+    changed: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Activity {
+    phase: Phase,
+    /// Start of the phase.
+    since: Instant,
+    /// The connection has to be closed because of the limit of connections.
+    is_evicted: bool,
+}
+
+impl Connection {
+    pub(super) fn new(peer: IpAddr, now: Instant) -> Self {
+        let activity = Activity { phase: Phase::Head, since: now, is_evicted: false };
+        Connection { peer, activity: Mutex::new(activity), changed: Notify::new() }
+    }
+
+    /// Returns the phase and its start; `None` if the connection is being closed.
+    pub(super) fn activity(&self) -> Option<(Phase, Instant)> {
+        let activity = *self.lock();
+        (!activity.is_evicted).then_some((activity.phase, activity.since))
+    }
+
+    /// The head of a request is complete.
+    pub(super) fn request_received(&self) {
+        self.begin(Phase::Request);
+    }
+
+    /// The response is ready to be sent.
+    pub(super) fn response_ready(&self) {
+        self.begin(Phase::Response);
+    }
+
+    /// Bytes were received.
+    fn received(&self) {
+        if self.lock().phase == Phase::Idle {
+            self.begin(Phase::Head);
+            // The time limit is shorter than before.
+            self.changed.notify_one();
+        }
+    }
+
+    /// Everything was sent.
+    fn flushed(&self) {
+        if self.lock().phase == Phase::Response {
+            self.begin(Phase::Idle);
+        }
+    }
+
+    /// Makes [`Connection::must_close`] return.
+    pub(super) fn evict(&self) {
+        self.lock().is_evicted = true;
+        self.changed.notify_one();
+    }
+
+    fn begin(&self, phase: Phase) {
+        let mut activity = self.lock();
+        (activity.phase, activity.since) = (phase, Instant::now());
+    }
+
+    /// Waits until the connection has to be closed.
+    pub(super) async fn must_close(&self) -> CloseReason {
+        loop {
+            let Activity { phase, since, is_evicted } = *self.lock();
+            if is_evicted {
+                return CloseReason::Limit;
+            }
+            let deadline = since + phase.limit();
+            if Instant::now() >= deadline {
+                return if phase == Phase::Idle { CloseReason::Idle } else { CloseReason::Timeout };
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Activity> {
+        // A panic with the lock held leaves no partial value.
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stream of a connection, which reports what was received and sent.
+pub(super) struct ObservedStream<'a> {
+    stream: TcpStream,
+    connection: &'a Connection,
+}
+
+impl<'a> ObservedStream<'a> {
+    pub(super) fn new(stream: TcpStream, connection: &'a Connection) -> Self {
+        ObservedStream { stream, connection }
+    }
+}
+
+impl AsyncRead for ObservedStream<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.connection.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ObservedStream<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Called once the buffers of hyper are empty.
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.connection.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
