@@ -186,7 +186,9 @@ impl Observer for Telemetry {
         let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
         self.health.set_problems("log", dropped.into_iter().collect());
         let kinds = if self.has_api_server { self.source.snapshot() } else { Vec::new() };
-        self.health.set_problems("API server", source_problems::from_kinds(&kinds, now.monotonic()));
+        let mut problems = source_problems::from_kinds(&kinds, now.monotonic());
+        problems.extend(self.source.credentials_problem().map(HealthProblem::warning));
+        self.health.set_problems("API server", problems);
         let silence = self.health.status(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
     }

@@ -4,6 +4,7 @@
 //! then one every 5 to 10 minutes) that `qps` and `burst` would limit nothing.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::credential_files::{self, CredentialFiles};
@@ -159,6 +160,8 @@ fn master_url(address: &str) -> Result<http::Uri, AccessError> {
 pub struct Connection {
     access: Access,
     client: Mutex<Option<SharedClient>>,
+    /// Why changed credentials are not in use.
+    problem: std::sync::Mutex<Option<String>>,
 }
 
 struct SharedClient {
@@ -179,7 +182,8 @@ impl Connection {
     /// As [`Access::client`].
     pub async fn open(access: Access) -> Result<Self, AccessError> {
         let (client, files) = access.open().await?;
-        Ok(Connection { access, client: Mutex::new(Some(SharedClient { client, files })) })
+        let client = Mutex::new(Some(SharedClient { client, files }));
+        Ok(Connection { access, client, problem: std::sync::Mutex::default() })
     }
 
     /// Returns a client; a new one if a file of the credentials has changed, and after [`Connection::forget`]. While a changed
@@ -189,14 +193,15 @@ impl Connection {
     /// As [`Access::client`].
     pub async fn client(&self) -> Result<Client, AccessError> {
         let mut slot = self.client.lock().await;
+        let mut problem = None;
         let shared = match slot.take() {
             Some(shared) if !shared.files.have_changed() => shared,
             before => match (self.access.open().await, before) {
                 (Ok((client, files)), _) => SharedClient { client, files },
                 (Err(error), Some(before)) => {
-                    tracing::warn!(
+                    problem = Some(format!(
                         "the changed credentials are invalid: {error}; keeping the last credentials"
-                    );
+                    ));
                     before
                 }
                 (Err(error), None) => return Err(error),
@@ -204,7 +209,17 @@ impl Connection {
         };
         let client = shared.client.clone();
         *slot = Some(shared);
+        let mut reported = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = problem.as_ref().filter(|problem| reported.as_ref() != Some(problem)) {
+            tracing::warn!("{problem}");
+        }
+        *reported = problem;
         Ok(client)
+    }
+
+    /// Returns why changed credentials are not in use; `None` if they are.
+    pub fn credentials_problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Drops the client because its credentials were rejected: the files may have newer ones.

@@ -12,6 +12,7 @@ pub struct SourceHealth {
     kinds: Vec<Mutex<KindStatus>>,
     /// Why objects or documents cannot be read, by their kind if it is known.
     unreadable: Mutex<BTreeMap<Option<Kind>, Vec<String>>>,
+    credentials_problem: Mutex<Option<String>>,
 }
 
 /// The status of one kind.
@@ -58,13 +59,22 @@ impl KindStatus {
 impl SourceHealth {
     pub(crate) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds = kinds.into_iter().map(|kind| Mutex::new(KindStatus::new(kind))).collect();
-        SourceHealth { kinds, unreadable: Mutex::default() }
+        SourceHealth { kinds, unreadable: Mutex::default(), credentials_problem: Mutex::default() }
     }
 
     /// Returns why objects or documents cannot be read now: one line each, with the file and line or the object.
     pub fn unreadable(&self) -> Vec<String> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         unreadable.values().flatten().cloned().collect()
+    }
+
+    /// Returns why changed credentials for the API server are not in use; `None` if they are.
+    pub fn credentials_problem(&self) -> Option<String> {
+        self.credentials_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_credentials_problem(&self, problem: Option<String>) {
+        *self.credentials_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// Sets why objects or documents of a kind cannot be read; `None` if the kind is not known.

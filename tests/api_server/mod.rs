@@ -13,6 +13,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 mod fault;
+pub(crate) mod fault_proxy;
 mod resource;
 mod response;
 mod selector;
@@ -154,6 +155,11 @@ impl ApiServer {
         self.serve(listener);
     }
 
+    /// Returns the address on which it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns its address, as for `--master`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -269,6 +275,11 @@ impl ApiServer {
     /// Plans a fault; the first one that matches a request is used.
     pub(crate) fn fail(&self, fault: Fault) {
         lock(&self.shared.faults).push(fault);
+    }
+
+    /// Removes all planned faults.
+    pub(crate) fn clear_faults(&self) {
+        lock(&self.shared.faults).clear();
     }
 
     /// Returns true if all planned faults were used.

@@ -5,8 +5,13 @@ mod api_server;
 
 mod events;
 mod failures;
+mod fault_table;
+mod faults;
 mod follow;
+mod follower;
 mod recordings;
+mod tls;
+mod tls_proxy;
 
 use std::time::Duration;
 

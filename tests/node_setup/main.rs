@@ -4,19 +4,25 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod api_events;
+mod api_faults;
 #[path = "../api_server/mod.rs"]
 mod api_server;
+mod clock;
 mod cluster;
 mod config_file;
 mod daemon;
 mod descriptors;
 mod failures;
+#[path = "../api_source/fault_table.rs"]
+mod fault_table;
+mod file_faults;
 #[path = "../drop_in/http.rs"]
 mod http;
 mod in_place;
 mod kernel_settings;
 mod limits;
 mod log;
+mod memory;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;
 mod own_node;

@@ -272,7 +272,10 @@ fn is_retryable(error: &RequestError) -> bool {
     match error {
         RequestError::Rejected(no) => matches!(no.code, 401 | 429 | 500..),
         RequestError::Unreachable(_) | RequestError::Disconnected(_) | RequestError::TimedOut(_) => true,
-        RequestError::Access(_) | RequestError::Malformed(_) | RequestError::ReceiverClosed => false,
+        RequestError::Access(_)
+        | RequestError::Malformed(_)
+        | RequestError::EndlessList(_)
+        | RequestError::ReceiverClosed => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pages of a paginated list.
 
+use std::borrow::Cow;
+
 use portcullis_cluster::{Event, Kind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,6 +27,8 @@ pub(super) enum NextPage {
 
 #[derive(Deserialize)]
 struct ListBody<'a> {
+    #[serde(default, borrow)]
+    kind: Cow<'a, str>,
     metadata: Metadata,
     #[serde(borrow)]
     items: Option<Vec<&'a RawValue>>,
@@ -47,6 +51,10 @@ pub(super) fn read(
 ) -> Result<Page, RequestError> {
     let list: ListBody = serde_json::from_slice(body)
         .map_err(|e| RequestError::Malformed(format!("a page of {}: {e}", kind.plural())))?;
+    if list.kind.strip_suffix("List").is_some_and(|item| item != kind.as_str() && !item.is_empty()) {
+        let (expected, found) = (kind.as_str(), &list.kind);
+        return Err(RequestError::Malformed(format!("expected a {expected}List, found a {found}")));
+    }
     let items = list.items.unwrap_or_default();
     let mut events = Vec::with_capacity(items.len() + 2);
     if first {
@@ -93,6 +101,7 @@ mod tests {
             "[]",
             "{\"items\": []}",
             "{\"metadata\": {\"resourceVersion\": \"1\"}, \"items\": [{]}",
+            "{\"kind\": \"NodeList\", \"metadata\": {\"resourceVersion\": \"1\"}, \"items\": []}",
         ] {
             let read = read(Kind::Service, true, body.as_bytes(), &mut ObjectReader::new(Kind::Service));
             assert!(matches!(read, Err(RequestError::Malformed(_))), "{body:?}");

@@ -72,6 +72,9 @@ impl ListWatch {
             {
                 (ListWatch::PagedList { next: None, size }, false)
             }
+            (ListWatch::PagedList { size, .. }, RequestError::EndlessList(_)) => {
+                (ListWatch::PagedList { next: None, size }, false)
+            }
             (ListWatch::Watch { .. }, RequestError::Rejected(no)) if !no.is_transient() => {
                 (ListWatch::START, false)
             }
@@ -122,6 +125,7 @@ mod tests {
             ("page token expired", page(Some("t"), 50), rejected(410), (page(None, 500), false)),
             ("larger page token expired", page(Some("t"), 5_000), rejected(410), (page(None, 0), false)),
             ("page token rejected", page(Some("t"), 50), rejected(400), (page(None, 50), false)),
+            ("pages that repeat", page(Some("t"), 50), RequestError::EndlessList(2), (page(None, 50), false)),
             ("failing page", page(Some("t"), 50), rejected(500), (page(Some("t"), 50), false)),
             ("interrupted watch", watch(0), disconnected(), (watch(0), false)),
             ("failing watch", watch(0), rejected(500), (watch(0), false)),

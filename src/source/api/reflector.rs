@@ -1,5 +1,7 @@
 //! The reflector of one kind: lists it, and then watches it, with one request at a time.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,9 @@ use crate::source::source_health::SourceHealth;
 /// starts returns 404 until it has read its CustomResourceDefinitions; policies must not be removed for that.
 const UNSERVED_RESPONSES: u32 = 6;
 
+/// The largest number of pages of a list: 5 million objects in pages of 50.
+const MAX_PAGES: usize = 100_000;
+
 /// Sends the events of one kind into `sink` until its receiver is dropped. Invalid policies are reported to `recorder`.
 pub(in crate::source) async fn run(
     selection: Selection,
@@ -47,6 +52,7 @@ pub(in crate::source) async fn run(
         reported_unserved: false,
         served: false,
         unserved_responses: 0,
+        tokens: HashSet::new(),
     };
     let mut state = ListWatch::START;
     loop {
@@ -75,6 +81,8 @@ struct Reflector {
     served: bool,
     /// The number of 404 responses in a row.
     unserved_responses: u32,
+    /// Hashes of the continue tokens of the current list.
+    tokens: HashSet<u64>,
 }
 
 impl Reflector {
@@ -87,9 +95,13 @@ impl Reflector {
             ListWatch::Watch { revision, .. } => Request::Watch { revision, seconds },
         };
         let client = self.connection.client().await?;
+        self.health.set_credentials_problem(self.connection.credentials_problem());
         let response =
             send_request(&client, http_request(&self.selection, what), self.options.response_timeout).await?;
-        self.health.record_contact(self.selection.kind);
+        if matches!(state, ListWatch::Watch { .. }) {
+            // A watch may have no events for a long time. A list is a contact once objects arrive.
+            self.health.record_contact(self.selection.kind);
+        }
         match state {
             ListWatch::PagedList { .. } => self.page(response, state).await,
             ListWatch::StreamingList { .. } | ListWatch::Watch { .. } => self.watch(response, state).await,
@@ -103,6 +115,19 @@ impl Reflector {
         let body = response.whole(self.options.response_timeout, || health.record_contact(kind)).await?;
         let page = list_page::read(kind, next.is_none(), &body, &mut self.reader)?;
         drop(body);
+        let is_first = next.is_none();
+        if is_first {
+            self.tokens.clear();
+        }
+        if let NextPage::Token(token) = &page.next
+            && (!self.tokens.insert(hash(token)) || self.tokens.len() >= MAX_PAGES)
+        {
+            return Err(RequestError::EndlessList(self.tokens.len()));
+        }
+        if !is_first || matches!(page.next, NextPage::End(_)) {
+            // A server that repeats the first page for ever must not seem to work.
+            self.health.record_contact(kind);
+        }
         let (events, next) = (page.events, page.next);
         *state = match next {
             NextPage::Token(token) => ListWatch::PagedList { next: Some(token), size: *size },
@@ -135,16 +160,24 @@ impl Reflector {
     ) -> Result<(), RequestError> {
         let start = Instant::now();
         let (mut lines, mut received) = (LineSplitter::default(), false);
+        let mut last_event = Instant::now();
         loop {
             let limit =
                 if watch.listed() { self.options.idle_timeout } else { self.options.response_timeout };
-            let bytes = response.next(limit).await;
+            // The limit is for a whole event: a connection that delivers single bytes is as good as dead.
+            let bytes = response.next(limit.saturating_sub(last_event.elapsed())).await;
+            let bytes = bytes.map_err(|error| error.with_limit(limit));
+            let mut events = 0_usize;
             let parsed = match &bytes {
-                Ok(Some(bytes)) => lines.push(bytes.as_ref(), |line| watch.line(line)),
+                Ok(Some(bytes)) => lines.push(bytes.as_ref(), |line| {
+                    events += 1;
+                    watch.line(line)
+                }),
                 _ => Ok(()),
             };
-            if matches!(bytes, Ok(Some(_))) && parsed.is_ok() {
+            if events > 0 && parsed.is_ok() {
                 received = true;
+                last_event = Instant::now();
                 self.health.record_contact(self.selection.kind);
             }
             if let (true, Some(revision)) = (watch.listed(), &watch.revision) {
@@ -154,7 +187,10 @@ impl Reflector {
                     self.backoff.reset();
                 }
             }
+            let sending = Instant::now();
             self.send(std::mem::take(&mut watch.events), watch.invalid()).await?;
+            // Waiting for the receiver is no silence of the server.
+            last_event += sending.elapsed();
             parsed?;
             if bytes?.is_none() {
                 break;
@@ -332,6 +368,12 @@ fn cluster_role(kind: Kind) -> &'static str {
         return "system:node-proxier";
     }
     "portcullis-network-policy (docs/network-policy.md, deploy/kustomize/network-policy/rbac.yaml)"
+}
+
+fn hash(token: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    token.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Returns true for errors with which long watches usually end.

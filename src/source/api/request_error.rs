@@ -27,9 +27,24 @@ pub(super) enum RequestError {
     /// The response is not what the API specifies.
     #[error("malformed response of the API server: {0}")]
     Malformed(String),
+    /// The pages of a list repeat, or there are too many.
+    #[error(
+        "the API server sends a list without end: the continue token of page {0} was sent before, or there are too many pages"
+    )]
+    EndlessList(usize),
     /// The receiver of the events was dropped.
     #[error("the receiver of events is closed")]
     ReceiverClosed,
+}
+
+impl RequestError {
+    /// Sets the time limit that is reported. The wait that timed out is only the rest of it.
+    pub(super) fn with_limit(self, limit: Duration) -> Self {
+        match self {
+            RequestError::TimedOut(_) => RequestError::TimedOut(limit),
+            error => error,
+        }
+    }
 }
 
 /// The `Status` object of an error.

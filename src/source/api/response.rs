@@ -1,6 +1,6 @@
 //! HTTP responses of the API server, read with a timeout for each part.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt, Limited};
@@ -14,6 +14,9 @@ use crate::source::access::AccessError;
 
 /// The largest body of an error response that is read, in bytes.
 const MAX_ERROR_BODY: usize = 64 << 10;
+
+/// The number of bytes of a page that must arrive within the time limit, unless the page ends.
+const PROGRESS: usize = 64 << 10;
 
 /// A successful response, of which the body is still to be read.
 pub(super) struct Response {
@@ -81,17 +84,23 @@ impl Response {
         }
     }
 
-    /// Returns the whole body. `on_data` is called for each part of it.
+    /// Returns the whole body. `on_data` is called for each part of it. The wait of up to `limit` is for the end of the body, or
+    /// for another [`PROGRESS`] bytes, so that single bytes do not keep a response alive.
     pub(super) async fn whole(
         mut self,
         limit: Duration,
         mut on_data: impl FnMut(),
     ) -> Result<Vec<u8>, RequestError> {
         let mut bytes = Vec::new();
-        while let Some(data) = self.next(limit).await? {
-            on_data();
+        let (mut since, mut mark) = (Instant::now(), PROGRESS);
+        loop {
+            let data = self.next(limit.saturating_sub(since.elapsed())).await;
+            let Some(data) = data.map_err(|error| error.with_limit(limit))? else { return Ok(bytes) };
             bytes.extend_from_slice(data.as_ref());
+            if bytes.len() >= mark {
+                on_data();
+                (since, mark) = (Instant::now(), bytes.len() + PROGRESS);
+            }
         }
-        Ok(bytes)
     }
 }

@@ -20,6 +20,8 @@ pub struct PathError {
 pub(super) struct Listing {
     /// The files to read: the path itself, or the files of the folder by name. Links are followed.
     pub(super) files: Vec<PathBuf>,
+    /// Files of the folder that cannot be read, such as links to nothing. Their objects still exist for all that is known.
+    pub(super) unreadable: Vec<(PathBuf, io::Error)>,
     /// Why other entries of the folder that may have manifests are not read, by name.
     pub(super) skipped: Vec<String>,
 }
@@ -28,7 +30,7 @@ pub(super) struct Listing {
 pub(super) fn list(path: &Path) -> Result<Listing, PathError> {
     let wrong = |source| PathError { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(wrong)?.is_dir() {
-        return Ok(Listing { files: vec![path.to_owned()], skipped: Vec::new() });
+        return Ok(Listing { files: vec![path.to_owned()], ..Listing::default() });
     }
     let mut listing = Listing::default();
     for entry in fs::read_dir(path).map_err(wrong)? {
@@ -45,8 +47,18 @@ pub(super) fn list(path: &Path) -> Result<Listing, PathError> {
                  file of the folder instead",
                 entry.display()
             ));
-        } else if is_manifest(&entry) && fs::metadata(&entry).is_ok_and(|metadata| metadata.is_file()) {
-            listing.files.push(entry);
+        } else if is_manifest(&entry) && !is_folder {
+            match fs::metadata(&entry) {
+                Ok(metadata) if metadata.is_file() => listing.files.push(entry),
+                Ok(_) => {
+                    listing
+                        .unreadable
+                        .push((entry, io::Error::other("not a file (a pipe, socket or device)")));
+                }
+                // It was deleted after the folder was listed.
+                Err(_) if fs::symlink_metadata(&entry).is_err() => {}
+                Err(error) => listing.unreadable.push((entry, error)),
+            }
         }
     }
     listing.files.sort();

@@ -79,9 +79,12 @@ impl ManifestCache {
     /// # Errors
     /// The path cannot be read; the cache is unchanged.
     pub(super) fn read(&mut self, path: &Path) -> Result<ReadResult, PathError> {
-        let Listing { files, skipped } = list(path)?;
+        let Listing { files, unreadable, skipped } = list(path)?;
         let mut pass = ReadPass::new(self);
         pass.result.skipped = skipped;
+        for (file, error) in unreadable {
+            pass.broken(&file.to_string_lossy().into(), 1, &error.to_string());
+        }
         for file in files {
             let name: Arc<str> = file.to_string_lossy().into();
             match text_of(&file) {
