@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis::config::ProxyMode;
 use portcullis::moment::Moment;
 use portcullis::observe::health::{Health, Limits};
-use portcullis::observe::http::{Addresses, Diagnostics, Servers, ServiceTraffic};
+use portcullis::observe::http::{Addresses, ConnectionLimits, Diagnostics, Servers, ServiceTraffic};
 use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,7 @@ impl Server {
         let servers = runtime.block_on(async {
             let servers = Servers::start(
                 addresses,
+                ConnectionLimits::for_descriptors(1_024),
                 Arc::new(Health::new(limits, Moment::now(), Arc::default())),
                 Metrics::new(ProxyMode::Nftables),
                 diagnostics,

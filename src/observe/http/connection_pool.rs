@@ -192,8 +192,9 @@ mod tests {
 
     #[test]
     fn peer_with_the_most_connections_loses_the_one_that_waits_longest() {
-        // Peers of the open connections, oldest first, with whether they have a request; the new peer; the closed one.
-        let rows: [(&str, &[(u8, bool)], u8, Option<usize>); 7] = [
+        // Name; peers of the open connections, oldest first, with whether they have a request; the new peer; the closed one.
+        type Row = (&'static str, &'static [(u8, bool)], u8, Option<usize>);
+        let rows: [Row; 7] = [
             ("nothing is open", &[], 1, None),
             ("one peer", &[(1, false), (1, false)], 1, Some(0)),
             ("a flood of another peer", &[(9, false), (1, false), (1, false), (1, false)], 9, Some(1)),
