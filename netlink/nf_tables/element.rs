@@ -1,5 +1,6 @@
 //! Elements of sets and maps.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use super::data::Verdict;
@@ -9,6 +10,13 @@ use super::set::SetSpec;
 /// single part without padding, which is removed when the key is written.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Box<[u8]>);
+
+/// Sets are searched by the bytes of a key.
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl Key {
     /// Returns a key without parts.

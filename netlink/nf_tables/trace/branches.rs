@@ -56,31 +56,42 @@ impl<'a> Branches<'a> {
         // The buffers are reused for all rules: most rules have one branch.
         let (mut returned, mut next, mut effects) = (Vec::new(), Vec::new(), Vec::new());
         for (position, rule) in chain.rules.iter().enumerate() {
+            // Most rules have one effect on the only branch, which continues in its place.
+            if let [(trace, _)] = &mut branches[..]
+                && let Some(step) = self.single_step(rule, trace)
+            {
+                match step {
+                    Step::Break => continue,
+                    Step::Continue | Step::Verdict(Verdict::Continue) => {
+                        trace.rules.push((Arc::clone(name), position));
+                        continue;
+                    }
+                    end => effects.extend(branches.pop().map(|branch| (end, branch))),
+                }
+            }
+            branches.drain(..).for_each(|branch| self.rule(rule, branch, &mut effects));
             // Branches that jump to the same chain traverse it together.
             let mut jumps: Vec<(Verdict, Vec<Branch>)> = Vec::new();
-            for branch in branches.drain(..) {
-                self.rule(rule, branch, &mut effects);
-                for (step, (mut trace, probability)) in effects.drain(..) {
-                    if step != Step::Break {
-                        trace.rules.push((Arc::clone(name), position));
+            for (step, (mut trace, probability)) in effects.drain(..) {
+                if step != Step::Break {
+                    trace.rules.push((Arc::clone(name), position));
+                }
+                match step {
+                    Step::Break | Step::Continue | Step::Verdict(Verdict::Continue) => {
+                        merge(&mut next, (trace, probability));
                     }
-                    match step {
-                        Step::Break | Step::Continue | Step::Verdict(Verdict::Continue) => {
-                            merge(&mut next, (trace, probability));
-                        }
-                        Step::Final | Step::Verdict(Verdict::Accept) => {
-                            merge(&mut self.finished, (trace, probability));
-                        }
-                        Step::Verdict(Verdict::Drop) => {
-                            trace.fate = Fate::Dropped;
-                            merge(&mut self.finished, (trace, probability));
-                        }
-                        Step::Verdict(Verdict::Return) => merge(&mut returned, (trace, probability)),
-                        Step::Verdict(jump) => match jumps.iter_mut().find(|(same, _)| *same == jump) {
-                            Some((_, branches)) => merge(branches, (trace, probability)),
-                            None => jumps.push((jump, vec![(trace, probability)])),
-                        },
+                    Step::Final | Step::Verdict(Verdict::Accept) => {
+                        merge(&mut self.finished, (trace, probability));
                     }
+                    Step::Verdict(Verdict::Drop) => {
+                        trace.fate = Fate::Dropped;
+                        merge(&mut self.finished, (trace, probability));
+                    }
+                    Step::Verdict(Verdict::Return) => merge(&mut returned, (trace, probability)),
+                    Step::Verdict(jump) => match jumps.iter_mut().find(|(same, _)| *same == jump) {
+                        Some((_, branches)) => merge(branches, (trace, probability)),
+                        None => jumps.push((jump, vec![(trace, probability)])),
+                    },
                 }
             }
             for (jump, branches) in jumps {
@@ -107,32 +118,34 @@ impl<'a> Branches<'a> {
         returned
     }
 
-    /// Evaluates a rule for a branch. Adds a branch for each different effect.
-    fn rule(&mut self, rule: &Rule, (mut trace, probability): Branch, effects: &mut Vec<(Step, Branch)>) {
-        let evaluator = &self.evaluator;
+    /// Evaluates a rule that has one effect. Returns `None`, without changing the trace, if its random numbers may have
+    /// several.
+    fn single_step(&mut self, rule: &Rule, trace: &mut Trace) -> Option<Step> {
         let is_random = |expression: &Expression| {
             matches!(expression, Expression::Random { .. } | Expression::Hash { .. })
         };
         match &mut self.numbers {
-            RandomNumbers::Chosen(random) => {
-                let step = evaluator.rule(rule, &mut trace, random);
-                effects.push((step, (trace, probability)));
-            }
+            RandomNumbers::Chosen(random) => Some(self.evaluator.rule(rule, trace, random)),
             RandomNumbers::All if !rule.expressions().iter().any(is_random) => {
-                let step = evaluator.rule(rule, &mut trace, &mut |_| 0);
-                effects.push((step, (trace, probability)));
+                Some(self.evaluator.rule(rule, trace, &mut |_| 0))
             }
-            RandomNumbers::All => {
-                let mut draws = Draws::default();
-                while draws.start() {
-                    let mut trace = trace.clone();
-                    let step = evaluator.rule(rule, &mut trace, &mut |below| draws.draw(below));
-                    let probability = probability * draws.probability();
-                    match effects.iter_mut().find(|(other, (same, _))| *other == step && *same == trace) {
-                        Some((_, (_, sum))) => *sum += probability,
-                        None => effects.push((step, (trace, probability))),
-                    }
-                }
+            RandomNumbers::All => None,
+        }
+    }
+
+    /// Evaluates a rule for a branch. Adds a branch for each different effect.
+    fn rule(&mut self, rule: &Rule, (mut trace, probability): Branch, effects: &mut Vec<(Step, Branch)>) {
+        if let Some(step) = self.single_step(rule, &mut trace) {
+            return effects.push((step, (trace, probability)));
+        }
+        let mut draws = Draws::default();
+        while draws.start() {
+            let mut trace = trace.clone();
+            let step = self.evaluator.rule(rule, &mut trace, &mut |below| draws.draw(below));
+            let probability = probability * draws.probability();
+            match effects.iter_mut().find(|(other, (same, _))| *other == step && *same == trace) {
+                Some((_, (_, sum))) => *sum += probability,
+                None => effects.push((step, (trace, probability))),
             }
         }
     }

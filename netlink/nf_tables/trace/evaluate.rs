@@ -7,7 +7,7 @@ use super::packet::Packet;
 use super::set_write::SetWrite;
 use super::{ConcurrentCommit, Fate, Trace};
 use crate::Family;
-use crate::nf_tables::data::{Register, Verdict};
+use crate::nf_tables::data::{Register, Value, Verdict};
 use crate::nf_tables::element::{Element, ElementData, Key};
 use crate::nf_tables::expression::{Comparison, Expression, LookupResult};
 use crate::nf_tables::field::{Ct, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Meta};
@@ -60,12 +60,9 @@ impl Evaluator<'_> {
         match expression {
             Expression::Payload { header, offset, length, to } => {
                 let Some(bytes) = self.payload(*header, *offset, *length) else { return Step::Break };
-                put(registers, *to, &bytes);
+                put(registers, *to, bytes.bytes());
             }
-            Expression::Meta { key, to } => match self.meta(*key, trace) {
-                Some(bytes) => put(registers, *to, &bytes),
-                None => return Step::Break,
-            },
+            Expression::Meta { key, to } => put(registers, *to, self.meta(*key, trace).bytes()),
             Expression::SetMeta { key: Meta::Mark, from } => {
                 trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
             }
@@ -114,12 +111,14 @@ impl Evaluator<'_> {
                 return matches((first.bytes()..=last.bytes()).contains(&value) != *negated);
             }
             Expression::Bitwise { register, length, mask, xor } => {
-                let masked: Vec<u8> = get(registers, *register, *length as usize)
-                    .iter()
-                    .zip(mask.bytes().iter().zip(xor.bytes()))
-                    .map(|(byte, (mask, xor))| byte & mask ^ xor)
-                    .collect();
-                put(registers, *register, &masked);
+                let mut masked: Registers = [0; 80];
+                let length = *length as usize;
+                let bytes = get(registers, *register, length).iter();
+                let masks = mask.bytes().iter().zip(xor.bytes());
+                for (masked, (byte, (mask, xor))) in masked.iter_mut().zip(bytes.zip(masks)) {
+                    *masked = byte & mask ^ xor;
+                }
+                put(registers, *register, &masked[..length.min(mask.bytes().len())]);
             }
             Expression::Lookup { set, key, result } => {
                 return self.look_up(set, *key, *result, registers, trace);
@@ -178,12 +177,12 @@ impl Evaluator<'_> {
             _ => self.table,
         };
         trace.lookups += 1;
-        let found = table.sets.get(name).and_then(|set| {
-            find(set, &key_at(registers, key, &set.spec)).map(|element| element.data.clone())
-        });
-        match (result, found) {
+        let found = table.sets.get(name).and_then(|set| find(set, key_at(registers, key, &set.spec)));
+        match (result, found.map(|element| &element.data)) {
             (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => Step::Continue,
-            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => Step::Verdict(verdict),
+            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => {
+                Step::Verdict(verdict.clone())
+            }
             (LookupResult::Data(to), Some(Some(ElementData::Value(value)))) => {
                 put(registers, to, value.bytes());
                 Step::Continue
@@ -192,49 +191,52 @@ impl Evaluator<'_> {
         }
     }
 
-    fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Vec<u8>> {
+    fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Value> {
         let Packet { source, destination, .. } = &self.packet;
         let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&self.packet.protocol.into());
         let address = |address: &IpAddr| match address {
-            IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().to_vec(),
+            IpAddr::V4(v4) => Value::new(&v4.octets()),
+            IpAddr::V6(v6) => Value::new(&v6.octets()),
         };
         Some(match (header, offset, length, source.is_ipv4()) {
             (Header::Link, 12, 2, v4) => {
-                (if v4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16).to_be_bytes().to_vec()
+                Value::from(if v4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16)
             }
             (Header::Network, 12, 4, true) | (Header::Network, 8, 16, false) => address(source),
             (Header::Network, 16, 4, true) | (Header::Network, 24, 16, false) => address(destination),
             (Header::Transport, 13, 1, _) if i32::from(self.packet.protocol) == libc::IPPROTO_TCP => {
-                vec![self.packet.tcp_flags]
+                Value::from(self.packet.tcp_flags)
             }
-            (Header::Transport, 0, 1, _) if icmp => vec![self.packet.icmp_type],
-            (Header::Transport, 0, 2, _) if !icmp => self.packet.source_port.to_be_bytes().to_vec(),
-            (Header::Transport, 2, 2, _) if !icmp => self.packet.destination_port.to_be_bytes().to_vec(),
+            (Header::Transport, 0, 1, _) if icmp => Value::from(self.packet.icmp_type),
+            (Header::Transport, 0, 2, _) if !icmp => Value::from(self.packet.source_port),
+            (Header::Transport, 2, 2, _) if !icmp => Value::from(self.packet.destination_port),
             _ => return None,
         })
     }
 
-    fn meta(&self, key: Meta, trace: &Trace) -> Option<Vec<u8>> {
+    fn meta(&self, key: Meta, trace: &Trace) -> Value {
         let Packet { input, output, source, protocol, .. } = &self.packet;
-        let index = |interface: &Option<(u32, String)>| {
-            interface.as_ref().map_or(0, |(index, _)| *index).to_ne_bytes().to_vec()
-        };
+        let native = |number: u32| Value::new(&number.to_ne_bytes());
+        let index =
+            |interface: &Option<(u32, String)>| native(interface.as_ref().map_or(0, |(index, _)| *index));
         let name = |interface: &Option<(u32, String)>| {
-            let mut bytes = interface.as_ref().map(|(_, name)| name.as_bytes().to_vec()).unwrap_or_default();
-            bytes.resize(16, 0);
-            bytes
+            let mut bytes = [0; 16];
+            if let Some((_, name)) = interface {
+                let length = name.len().min(16);
+                bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+            }
+            Value::new(&bytes)
         };
-        Some(match key {
-            Meta::Priority => trace.priority.to_ne_bytes().to_vec(),
-            Meta::Mark => trace.mark.to_ne_bytes().to_vec(),
+        match key {
+            Meta::Priority => native(trace.priority),
+            Meta::Mark => native(trace.mark),
             Meta::Iif => index(input),
             Meta::Oif => index(output),
             Meta::IifName => name(input),
             Meta::OifName => name(output),
-            Meta::NfProto => vec![Family::from_address(*source).number()],
-            Meta::L4Proto => vec![*protocol],
-        })
+            Meta::NfProto => Value::from(Family::from_address(*source).number()),
+            Meta::L4Proto => Value::from(*protocol),
+        }
     }
 }
 
@@ -266,12 +268,12 @@ fn get(registers: &Registers, from: Register, length: usize) -> &[u8] {
     registers.get(at..at + length).unwrap_or_default()
 }
 
-fn key_at(registers: &Registers, from: Register, spec: &SetSpec) -> Key {
-    Key::new().part(get(registers, from, spec.key_length().next_multiple_of(4)))
+fn key_at<'a>(registers: &'a Registers, from: Register, spec: &SetSpec) -> &'a [u8] {
+    get(registers, from, spec.key_length().next_multiple_of(4))
 }
 
 /// Returns the element that contains a key.
-fn find<'a>(set: &'a Set, key: &Key) -> Option<&'a Element> {
+fn find<'a>(set: &'a Set, key: &[u8]) -> Option<&'a Element> {
     if !set.spec.interval {
         return set.elements.get(key);
     }
@@ -280,8 +282,8 @@ fn find<'a>(set: &'a Set, key: &Key) -> Option<&'a Element> {
         set.spec.key.iter().all(|part| {
             let range = at..at + part.length();
             at += part.length().next_multiple_of(4);
-            let part = |key: &'_ Key| key.bytes().get(range.clone()).map(<[u8]>::to_vec);
-            part(first) <= part(key) && part(key) <= part(last)
+            let [first, key, last] = [first.bytes(), key, last.bytes()].map(|key| key.get(range.clone()));
+            first <= key && key <= last
         })
     };
     let mut elements = set.elements.iter();

@@ -61,6 +61,9 @@ pub struct Trace {
     pub log_prefixes: Vec<Arc<str>>,
 }
 
+/// A base chain with its name.
+type NamedBaseChain<'a> = (&'a Arc<str>, &'a Chain, BaseChain);
+
 /// A transaction that takes effect during a trace. The kernel switches the generation between two lookups: later lookups
 /// see the new elements, while the rules stay those with which the packet began.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,9 @@ impl Table {
     /// If chains jump in a loop, which the kernel rejects.
     pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
         let (mut packet, mut trace) = (packet.clone(), Trace::new(packet));
-        for (name, chain, _) in self.base_chains(hook) {
+        let mut chains: Vec<_> = self.base_chains().filter(|(_, _, base)| base.hook == hook).collect();
+        chains.sort_by_key(|(_, _, base)| base.priority);
+        for (name, chain, _) in chains {
             let numbers = RandomNumbers::Chosen(random);
             let branches = Branches::trace(self, None, &packet, (name, chain), trace, numbers);
             trace = branches.into_iter().next().map(|(trace, _)| trace).expect("one branch without choices");
@@ -109,14 +114,8 @@ impl Table {
         trace
     }
 
-    /// Returns the base chains of a hook in the order in which packets traverse them.
-    fn base_chains(&self, hook: Hook) -> Vec<(&Arc<str>, &Chain, BaseChain)> {
-        let of_hook = |(name, chain)| {
-            let chain: &Chain = chain;
-            Some((name, chain, chain.base.filter(|base| base.hook == hook)?))
-        };
-        let mut chains: Vec<_> = self.chains.iter().filter_map(of_hook).collect();
-        chains.sort_by_key(|(_, _, base)| base.priority);
-        chains
+    /// Returns the base chains of all hooks.
+    fn base_chains(&self) -> impl Iterator<Item = NamedBaseChain<'_>> {
+        self.chains.iter().filter_map(|(name, chain)| Some((name, chain, chain.base?)))
     }
 }

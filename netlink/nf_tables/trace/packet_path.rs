@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use super::branches::{Branches, RandomNumbers};
 use super::packet::Packet;
-use super::{ConcurrentCommit, Fate, Trace};
-use crate::nf_tables::table::{ChainKind, Hook, Table};
+use super::{ConcurrentCommit, Fate, NamedBaseChain, Trace};
+use crate::nf_tables::table::{BaseChain, ChainKind, Hook, Table};
 
 /// Index and name of the loopback interface.
 const LOOPBACK: (u32, &str) = (1, "lo");
@@ -63,7 +63,7 @@ impl TracedHost<'_> {
     /// # Panics
     /// If chains jump in a loop, which the kernel rejects.
     pub fn paths(&self, packet: Packet) -> Vec<(PacketPath, f64)> {
-        Walk { host: self, commit: None }.run(packet)
+        Walk::new(self, None).run(packet)
     }
 
     /// Traces a packet during which a transaction replaces the elements of all sets by those of `tables`: the first
@@ -78,7 +78,7 @@ impl TracedHost<'_> {
         tables: &[&Table],
     ) -> Vec<(PacketPath, f64)> {
         assert_eq!(tables.len(), self.tables.len(), "each table has a successor");
-        Walk { host: self, commit: Some(Commit { lookups, tables }) }.run(packet)
+        Walk::new(self, Some(Commit { lookups, tables })).run(packet)
     }
 }
 
@@ -99,6 +99,8 @@ struct Commit<'a> {
 struct Walk<'a> {
     host: &'a TracedHost<'a>,
     commit: Option<Commit<'a>>,
+    /// The base chains of all hooks in the order in which packets traverse them, each with the position of its table.
+    base_chains: Vec<(usize, NamedBaseChain<'a>)>,
 }
 
 /// The paths so far, with their probabilities.
@@ -112,7 +114,15 @@ enum Chains {
     Filters,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(host: &'a TracedHost<'a>, commit: Option<Commit<'a>>) -> Self {
+        let tables = host.tables.iter().enumerate();
+        let base_chains = tables.flat_map(|(at, table)| table.base_chains().map(move |chain| (at, chain)));
+        let mut base_chains: Vec<_> = base_chains.collect();
+        base_chains.sort_by_key(|(_, (_, _, base))| base.priority);
+        Walk { host, commit, base_chains }
+    }
+
     fn run(&self, mut packet: Packet) -> Paths {
         packet.source_is_local = (self.host.is_local)(packet.source);
         let is_received = packet.input.is_some();
@@ -145,13 +155,13 @@ impl Walk<'_> {
         if paths.is_empty() {
             return paths;
         }
-        let tables = self.host.tables.iter().enumerate();
-        let mut chains: Vec<_> = tables
-            .flat_map(|(at, table)| table.base_chains(hook).into_iter().map(move |chain| (at, *table, chain)))
-            .filter(|(_, _, (_, _, base))| which == Chains::All || base.kind == ChainKind::Filter)
-            .collect();
-        chains.sort_by_key(|(_, _, (_, _, base))| base.priority);
-        for (at, table, (name, chain, _)) in chains {
+        let is_traversed =
+            |base: &BaseChain| base.hook == hook && (which == Chains::All || base.kind == ChainKind::Filter);
+        for &(at, (name, chain, base)) in &self.base_chains {
+            if !is_traversed(&base) {
+                continue;
+            }
+            let table = self.host.tables[at];
             let mut next = Paths::new();
             for (mut path, probability) in paths {
                 if path.fate != Fate::Accepted {
