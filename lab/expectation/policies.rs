@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 
-use super::{Destination, Expectation, usable_endpoints};
+use super::Expectation;
+use super::usable_endpoints::{Destination, usable_endpoints};
 use crate::plan::{ClusterPlan, EchoPort, Frontend, Protocol};
 
 /// Returns true if policies allow a connection from an address to a pod's address and port.
