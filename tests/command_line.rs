@@ -135,7 +135,10 @@ fn bash_completes_flags_subcommands_and_values() {
     let script = portcullis(&["completions", "bash"]);
     let (fine, messages) = run_with_input("bash", &["-n"], &script);
     assert!(fine && messages.is_empty(), "{messages}");
-    let rows: [(&[&str], &[&str]); 5] = [
+    let rows: [(&[&str], &[&str]); 8] = [
+        (&["portcullis", "lab", "l"], &["list", "logs"]),
+        (&["portcullis", "lab", "run", "--d"], &["--daemon"]),
+        (&["portcullis", "lab", "up", "--mode", "ip"], &["iptables", "ipvs"]),
         (&["portcullis", "--conntrack-m"], &["--conntrack-max-per-core", "--conntrack-min"]),
         (&["portcullis", "ren"], &["render"]),
         (&["portcullis", "render", "--only"], &["--only-policies"]),
@@ -149,6 +152,29 @@ fn bash_completes_flags_subcommands_and_values() {
     let all = completed(&script, &["portcullis", "--"]);
     let missing: Vec<String> = flags(&[]).difference(&all).cloned().collect();
     assert_eq!(missing, [""; 0]);
+}
+
+/// The completion script lists the verbs and flags of `portcullis-lab`, which is another program.
+#[test]
+fn bash_completes_every_verb_and_flag_of_the_lab() {
+    let script = portcullis(&["completions", "bash"]);
+    let help = portcullis(&["lab", "--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs: BTreeSet<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .collect();
+    assert!(verbs.len() > 7, "{help}");
+    let completed_verbs = completed(&script, &["portcullis", "lab", ""]);
+    for verb in verbs {
+        assert!(completed_verbs.contains(verb), "{verb} in {completed_verbs:?}");
+        let completed_flags = completed(&script, &["portcullis", "lab", verb, "--"]);
+        for flag in flags(&["lab", verb]) {
+            assert!(completed_flags.contains(&flag), "{flag} of {verb} in {completed_flags:?}");
+        }
+    }
 }
 
 #[test]

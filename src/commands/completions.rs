@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap_complete::aot::{Shell, generate};
 
-use crate::config::{CompletionShell, Completions, command_line};
+use crate::config::{CompletionShell, Completions, completed_command_line};
 
 /// Prints the completion script of a shell.
 ///
@@ -18,6 +18,6 @@ pub fn run(completions: &Completions, out: &mut impl Write) -> io::Result<()> {
     };
     // The generator panics on a write error, so it writes to memory.
     let mut script = Vec::new();
-    generate(shell, &mut command_line(), "portcullis", &mut script);
+    generate(shell, &mut completed_command_line(), "portcullis", &mut script);
     out.write_all(&script)
 }

@@ -39,11 +39,11 @@ mod yaml_document;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use command::command_line;
 pub use command::{
     AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man, Matrix,
     Migrate, OutputFormat, Policy, ProtocolArgument, Render,
 };
+pub(crate) use command::{command_line, completed_command_line};
 pub use detect_local_mode::DetectLocalMode;
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, builder::OsStringValueParser};
+use clap::builder::OsStringValueParser;
+use clap::{Arg, ArgMatches, ValueHint};
 
 /// Returns the subcommand, which passes all arguments on to `portcullis-lab`, `--help` included.
 pub(super) fn subcommand() -> clap::Command {
@@ -15,10 +16,53 @@ pub(super) fn subcommand() -> clap::Command {
         .help(
             "Arguments of portcullis-lab: run, up, list, apply, down, logs, exec; see portcullis-lab --help",
         );
-    clap::Command::new("lab")
-        .about("Build a throwaway cluster in network namespaces, and try its Services (runs portcullis-lab)")
-        .disable_help_flag(true)
-        .arg(arguments)
+    clap::Command::new("lab").about(ABOUT).disable_help_flag(true).arg(arguments)
+}
+
+const ABOUT: &str =
+    "Build a throwaway cluster in network namespaces, and try its Services (runs portcullis-lab)";
+
+/// The verbs of `portcullis-lab`: name, description and names of arguments.
+const VERBS: [(&str, &str, &[&str]); 9] = [
+    (
+        "run",
+        "Create a cluster, connect to every Service, print the results, and delete it",
+        &["mode", "daemon", "folder"],
+    ),
+    ("up", "Create a cluster, and keep it", &["name", "mode", "daemon", "folder"]),
+    ("list", "List the labs on this machine", &[]),
+    ("apply", "Apply another version of the manifests to a running cluster", &["name", "folder"]),
+    ("down", "Delete a running cluster", &["name"]),
+    ("logs", "Print the logs of the daemons", &["name", "node"]),
+    ("exec", "Run a command in a pod of a running cluster", &["name", "pod"]),
+    ("man", "Print a page of the manual", &["all-to", "command"]),
+    ("completions", "Print a shell completion script", &["shell"]),
+];
+
+/// Returns the subcommand with the verbs of `portcullis-lab`, which may not be installed, for shell completions.
+pub(super) fn with_verbs() -> clap::Command {
+    let verbs = VERBS.map(|(name, about, arguments)| {
+        clap::Command::new(name).about(about).args(arguments.iter().map(|name| argument(name)))
+    });
+    clap::Command::new("lab").about(ABOUT).subcommands(verbs)
+}
+
+/// Returns an argument of a verb.
+fn argument(name: &'static str) -> Arg {
+    let argument = Arg::new(name);
+    match name {
+        "name" => argument.long(name).help("Name of the lab"),
+        "mode" => {
+            argument.long(name).value_parser(["iptables", "ipvs", "nftables"]).help("Proxy mode of the nodes")
+        }
+        "daemon" => {
+            argument.long(name).value_hint(ValueHint::ExecutablePath).help("Program that runs on every node")
+        }
+        "all-to" => argument.long(name).value_hint(ValueHint::DirPath).help("Write all pages into a folder"),
+        "folder" => argument.value_hint(ValueHint::DirPath).help("Folder of manifests"),
+        "shell" => argument.value_parser(["bash", "zsh", "fish"]),
+        _ => argument,
+    }
 }
 
 /// Returns the arguments of `portcullis-lab`.

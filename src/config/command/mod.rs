@@ -71,10 +71,17 @@ pub struct Cleanup {
     pub force: bool,
 }
 
-/// Returns the complete clap command, for manual pages and shell completions.
+/// Returns the complete clap command, for manual pages.
 pub(crate) fn command_line() -> clap::Command {
     let mut command = parser();
     // Adds clap's own arguments and subcommands, such as --help and help.
+    command.build();
+    command
+}
+
+/// Returns the complete clap command with the verbs of `lab`, for shell completions.
+pub(crate) fn completed_command_line() -> clap::Command {
+    let mut command = parser().mut_subcommand("lab", |_| lab::with_verbs());
     command.build();
     command
 }
