@@ -43,7 +43,8 @@ test: ## Run all tests, including those with real packets (root)
 test-unit: ## Run the tests that need neither root nor other machines; under a minute once built
 	$(call install,$(BUILD) mandoc:mandoc)
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
-	$(CARGO) nextest run --locked --workspace --profile unit
+	@# Properties are tested with 64 cases each; `make test` runs four times as many.
+	PROPTEST_CASES=$${PROPTEST_CASES:-64} $(CARGO) nextest run --locked --workspace --profile unit
 
 fuzz: ## Fuzz each target for a minute (SECONDS=…, TARGETS=… for some of them)
 	$(call install,$(BUILD))
@@ -79,6 +80,7 @@ qemu: ## Fetch the kernel that some tests boot, for running them without make
 bless: ## Regenerate the golden files and docs pages that tests compare with; then review the diff
 	$(call install,$(BUILD))
 	BLESS=1 $(CARGO) test --locked --test golden_policies rendered_table_matches_the_golden_file
+	BLESS=1 $(CARGO) test --locked --test nftables tables_equal_golden_files
 	BLESS=1 $(CARGO) test --locked --lib is_written_from
 
 lint: ## Check formatting, lints, links in code documentation, and dependencies

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use libtest_mimic::Trial;
 use portcullis::config::ProxyMode;
 use tempfile::TempDir;
 
@@ -12,15 +13,9 @@ use crate::api_server::ApiServer;
 use crate::daemon::{Daemon, last_sync};
 use crate::health_checks::check_health_check_node_ports;
 use crate::recorded_objects::RecordedObjects;
-use crate::services::{Case, assert_same, cases};
+use crate::services::{Case, assert_same, case_names};
 use crate::states::{self, Stored};
-use crate::{namespace, node};
-
-/// The number of tests that share the cases of a mode.
-const SHARES: usize = 4;
-
-/// The environment variable that selects one case, for debugging.
-const ONLY: &str = "PORTCULLIS_CASE";
+use crate::{namespace, node, test};
 
 /// The longest wait for a state.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
@@ -28,41 +23,42 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 /// The time after which a daemon without a sync has nothing to do for a state, unless it is the first one.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The number of daemons.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Daemons {
-    /// One daemon and node per case.
-    OnePerCase,
-    /// One daemon for all cases with the same node and configuration, one after another. The kernel's objects depend on the
-    /// current state only, not on previous ones.
-    OnePerNode,
+/// Returns a test for each case of a mode, which has a daemon and a node of its own.
+pub(crate) fn case_trials(mode: ProxyMode, objects: &'static [RecordedObjects]) -> Vec<Trial> {
+    let trials = case_names(mode).into_iter().map(|name| {
+        test(format!("{}::{name}", mode.name()), move || {
+            follow_group([Case::named(&name, mode)].into_iter(), objects);
+        })
+    });
+    trials.collect()
 }
 
-/// Runs one share of a mode's cases. A failed case does not stop the others.
-pub(crate) fn run_share(mode: ProxyMode, share: usize, daemons: Daemons, objects: &[RecordedObjects]) {
-    let only = std::env::var(ONLY).ok();
-    let mut failed = Vec::new();
-    let is_wanted = |case: &Case| only.as_ref().is_none_or(|only| *only == case.name);
-    let selected = cases(mode).into_iter().skip(share).step_by(SHARES).filter(is_wanted);
-    for node in by_node(selected, daemons) {
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            namespace::inside(|| {
-                node::set_up(&node[0]);
-                follow(&node, objects)
-            })
-        }));
-        failed.extend(result.unwrap_or_else(|_| vec![format!("{} or the shutdown after it", node[0].name)]));
-    }
+/// Runs a group of cases with one daemon for all cases with the same node and configuration, one after another: the
+/// kernel's objects depend on the current state only, not on previous ones. A failed case does not stop the others.
+pub(crate) fn follow_group(cases: impl Iterator<Item = Case>, objects: &[RecordedObjects]) {
+    let nodes = by_node(cases).into_iter();
+    let failed: Vec<String> = nodes.flat_map(|cases| failed_cases(&cases, objects)).collect();
     assert!(failed.is_empty(), "differs from the recording, see above: {failed:?}");
 }
 
-/// Groups cases by daemon.
-fn by_node(cases: impl Iterator<Item = Case>, daemons: Daemons) -> Vec<Vec<Case>> {
+/// Runs cases on a node of their own. Returns the failed ones.
+fn failed_cases(cases: &[Case], objects: &[RecordedObjects]) -> Vec<String> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        namespace::inside(|| {
+            node::set_up(&cases[0]);
+            follow(cases, objects)
+        })
+    }));
+    result.unwrap_or_else(|_| vec![format!("{} or the shutdown after it", cases[0].name)])
+}
+
+/// Groups cases by node and configuration.
+fn by_node(cases: impl Iterator<Item = Case>) -> Vec<Vec<Case>> {
     let mut nodes: Vec<(String, Vec<Case>)> = Vec::new();
     for case in cases {
         let files = ["config.yaml", "host.yaml"].map(|file| case.folder.join(file));
         let node = files.map(|path| fs::read_to_string(path).expect("a case has its files")).concat();
-        match nodes.iter_mut().find(|(other, _)| *other == node && daemons == Daemons::OnePerNode) {
+        match nodes.iter_mut().find(|(other, _)| *other == node) {
             Some((_, cases)) => cases.push(case),
             None => nodes.push((node, vec![case])),
         }
@@ -77,10 +73,11 @@ fn follow(cases: &[Case], objects: &[RecordedObjects]) -> Vec<String> {
     for case in cases {
         let start = Instant::now();
         let states = case.states();
-        if catch_unwind(AssertUnwindSafe(|| run.follow(case, &states, objects))).is_err() {
+        let is_ok = catch_unwind(AssertUnwindSafe(|| run.follow(case, &states, objects))).is_ok();
+        if !is_ok {
             failed.push(case.name.clone());
         }
-        println!("{} took {:.1?}", case.name, start.elapsed());
+        println!("{}: {} after {:.1?}", case.name, if is_ok { "ok" } else { "FAILED" }, start.elapsed());
     }
     let last = &cases[cases.len() - 1];
     if failed.is_empty() {

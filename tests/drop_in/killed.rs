@@ -22,8 +22,7 @@ const LIFETIMES: [u64; 5] = [0, 1, 3, 10, 30];
 /// The longest wait for a sync, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-#[test]
-fn a_daemon_killed_during_a_sync_is_followed_by_one_that_completes_it() {
+pub(crate) fn a_daemon_killed_during_a_sync_is_followed_by_one_that_completes_it() {
     uml::inside(|| namespace::inside(kill_and_start));
 }
 

@@ -17,8 +17,7 @@ const LIFETIMES: [u32; 12] = [5, 7, 8, 9, 9, 10, 10, 10, 11, 11, 12, 20];
 
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-#[test]
-fn a_daemon_killed_at_any_time_leaves_a_complete_table() {
+pub(crate) fn a_daemon_killed_at_any_time_leaves_a_complete_table() {
     namespace::inside(|| {
         node::run("ip link set lo up");
         let folder = tempfile::tempdir().expect("a folder for temporary files");

@@ -37,15 +37,13 @@ COMMIT
 
 const FOREIGN_TABLE: &str = "table inet others {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 22 accept\n\t}\n}\n";
 
-#[test]
-fn from_kube_proxys_iptables_to_nftables() {
+pub(crate) fn from_kube_proxys_iptables_to_nftables() {
     for flavour in ["nft", "legacy"] {
         CASES.iter().for_each(|name| namespace::inside(|| from_iptables(name, flavour, ProxyMode::Nftables)));
     }
 }
 
-#[test]
-fn from_kube_proxys_nftables_to_iptables() {
+pub(crate) fn from_kube_proxys_nftables_to_iptables() {
     for name in CASES {
         let case = Case::named(name, ProxyMode::Nftables);
         let recording = case.folder.join("nftables/1/ruleset.nft");
@@ -65,8 +63,7 @@ fn from_kube_proxys_nftables_to_iptables() {
     }
 }
 
-#[test]
-fn from_kube_proxys_iptables_to_ipvs() {
+pub(crate) fn from_kube_proxys_iptables_to_ipvs() {
     uml::inside(|| {
         CASES_BY_IPVS
             .iter()
@@ -74,8 +71,7 @@ fn from_kube_proxys_iptables_to_ipvs() {
     });
 }
 
-#[test]
-fn from_kube_proxys_ipvs_to_iptables() {
+pub(crate) fn from_kube_proxys_ipvs_to_iptables() {
     uml::inside(|| CASES_BY_IPVS.iter().for_each(|name| namespace::inside(|| from_ipvs(name))));
 }
 

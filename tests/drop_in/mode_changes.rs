@@ -21,13 +21,11 @@ const IPVS: [RecordedObjects; 5] =
     [VIRTUAL_SERVERS, SETS, ADDRESSES, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
 const IPTABLES: [RecordedObjects; 2] = [INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
 
-#[test]
-fn from_kube_proxys_iptables_to_ipvs_and_back_and_again() {
+pub(crate) fn from_kube_proxys_iptables_to_ipvs_and_back_and_again() {
     uml::inside(|| CASES.iter().for_each(|name| namespace::inside(|| change(name))));
 }
 
-#[test]
-fn from_kube_proxys_iptables_to_nftables_and_back() {
+pub(crate) fn from_kube_proxys_iptables_to_nftables_and_back() {
     CASES.iter().for_each(|name| namespace::inside(|| change_to_nftables(name)));
 }
 

@@ -10,8 +10,7 @@ use crate::daemon::portcullis;
 use crate::recorded_objects::output;
 use crate::{namespace, node};
 
-#[test]
-fn every_scheduler_can_be_selected_by_annotation() {
+pub(crate) fn every_scheduler_can_be_selected_by_annotation() {
     uml::inside(|| namespace::inside(select_all));
 }
 

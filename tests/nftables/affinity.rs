@@ -73,24 +73,18 @@ fn table_without(state: &State<'_>, removed: IpAddr) -> ServiceTable {
     table
 }
 
-#[test]
-fn clients_keep_their_endpoint_as_with_kube_proxy() {
+pub fn clients_keep_their_endpoint_as_with_kube_proxy() {
     let mut counts = Counts::default();
-    states::each(
-        |_| true,
-        |state| {
-            let addresses = &probes::node_addresses(state)[..];
-            for port in state.ports().filter(|port| port.affinity.is_some()) {
-                let frontends = &frontends(state, port);
-                for (frontend, index) in
-                    frontends.iter().flat_map(|frontend| [(*frontend, 0), (*frontend, 1)])
-                {
-                    let client = Client { state, port, addresses, frontends, frontend, index };
-                    client.assert_affinity(&mut counts);
-                }
+    states::each(|state| {
+        let addresses = &probes::node_addresses(state)[..];
+        for port in state.ports().filter(|port| port.affinity.is_some()) {
+            let frontends = &frontends(state, port);
+            for (frontend, index) in frontends.iter().flat_map(|frontend| [(*frontend, 0), (*frontend, 1)]) {
+                let client = Client { state, port, addresses, frontends, frontend, index };
+                client.assert_affinity(&mut counts);
             }
-        },
-    );
+        }
+    });
     let Counts { second_connections, removed_endpoints } = counts;
     assert!(
         second_connections > 100 && removed_endpoints > 50,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::Mode;
@@ -11,14 +10,14 @@ use portcullis_modes::nftables::{self, NftablesProxier};
 use portcullis_netlink::nf_tables::{ChangeCounts, DesiredTable, Table, compare, open, read};
 
 use crate::namespace;
-use crate::services::{Case, assert_same, bring, cases};
+use crate::services::{Case, assert_same, bring};
 
-#[test]
-fn kernel_tables_equal_rendered_ones() {
-    cases(ProxyMode::Nftables).iter().for_each(|case| namespace::inside(|| sync_states(case)));
+/// Syncs the states of a case, in a network namespace of its own.
+pub fn sync_states(case: &Case) {
+    namespace::inside(|| sync_states_here(case));
 }
 
-fn sync_states(case: &Case) {
+fn sync_states_here(case: &Case) {
     let socket = || open().expect("root").expect("a kernel with nf_tables");
     let mut index = Index::new();
     let mut desired = Desired::new(case.node());

@@ -109,8 +109,7 @@ fn kube_proxy_table() -> Table {
     recorded::table(&text, Family::V4)
 }
 
-#[test]
-fn recorded_time_spans_may_have_several_units() {
+pub fn recorded_time_spans_may_have_several_units() {
     let table = kube_proxy_table();
     let affinity: Vec<_> = table.sets.iter().filter(|(name, _)| name.starts_with("affinity-")).collect();
     assert_eq!(affinity.len(), usize::from(ENDPOINTS));
@@ -120,8 +119,7 @@ fn recorded_time_spans_may_have_several_units() {
     }
 }
 
-#[test]
-fn affinity_with_19_endpoints_has_19_paths() {
+pub fn affinity_with_19_endpoints_has_19_paths() {
     let addresses = [IpAddr::from([192, 168, 10, 11])];
     let (ours, theirs) = (our_table(), kube_proxy_table());
     let start = Instant::now();

