@@ -1,16 +1,14 @@
 //! Services that claim addresses of other Services (CVE-2020-8554).
 
 use portcullis_lab::ObjectRef;
-use portcullis_machines::uml;
 
 use crate::expectation::only;
 use crate::mode::Mode;
 use crate::row::{at, client, cluster_ip, load_balancer, node, outside, row};
 use crate::testbed::Setup;
-use crate::tools::Flavour;
 
 #[rustfmt::skip]
-fn an_address_stays_with_its_service(mode: Mode) {
+pub(crate) fn an_address_stays_with_its_service(mode: Mode) {
     let mut testbed = Setup::new("address-conflicts.yaml").mode(mode).up();
     let rows = [
         row("an external IP takes no ClusterIP: a pod", client(1), cluster_ip("victim", 80), only("a").kept()),
@@ -32,19 +30,4 @@ fn an_address_stays_with_its_service(mode: Mode) {
     let freed = at(&["10.96.8.1:80", "[fd00:10:96::801]:80"]);
     testbed.check(&[row("an address of a deleted Service goes to the next claimant", client(1), freed, only("b"))]);
     assert_eq!(testbed.metric("node-1", "portcullis_unserved_frontends", "reason=\"shadowed\""), 2.0);
-}
-
-#[test]
-fn an_address_stays_with_its_service_by_the_nft_tool() {
-    an_address_stays_with_its_service(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn an_address_stays_with_its_service_by_nftables() {
-    an_address_stays_with_its_service(Mode::Nftables);
-}
-
-#[test]
-fn an_address_stays_with_its_service_by_ipvs() {
-    uml::inside(|| an_address_stays_with_its_service(Mode::Ipvs));
 }

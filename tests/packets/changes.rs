@@ -1,12 +1,10 @@
 //! Effects of changes on open connections and flows: those to removed endpoints move, all others stay.
 
 use portcullis_lab::{EchoClient, LabObject, ObjectRef, ProbeOutcome, Protocol};
-use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{Origin, Target, client, cluster_ip, external_ip, load_balancer, node, node_port, outside};
 use crate::testbed::{Setup, Testbed};
-use crate::tools::Flavour;
 
 /// Echo clients of every kind of frontend, four each.
 struct EchoClients(Vec<(String, EchoClient)>);
@@ -68,27 +66,7 @@ fn object(kind: &str, name: &str) -> ObjectRef {
     ObjectRef::new(kind, "default", name)
 }
 
-#[test]
-fn udp_flows_follow_endpoints_by_the_nft_tool() {
-    udp_flows_follow_endpoints(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn udp_flows_follow_endpoints_by_the_legacy_tool() {
-    udp_flows_follow_endpoints(Mode::Iptables(Flavour::Legacy));
-}
-
-#[test]
-fn udp_flows_follow_endpoints_by_ipvs() {
-    uml::inside(|| udp_flows_follow_endpoints(Mode::Ipvs));
-}
-
-#[test]
-fn udp_flows_follow_endpoints_by_nftables() {
-    udp_flows_follow_endpoints(Mode::Nftables);
-}
-
-fn udp_flows_follow_endpoints(mode: Mode) {
+pub(crate) fn udp_flows_follow_endpoints(mode: Mode) {
     let mut testbed = Setup::new("web.yaml").mode(mode).up();
     let mut udp = EchoClients::open(&testbed, Protocol::Udp);
     let first = udp.responders("at first");
@@ -144,22 +122,7 @@ fn service_is_deleted_and_created_again(testbed: &mut Testbed, udp: &mut EchoCli
     assert!(again.iter().any(|by| *by != again[0]), "all pods serve again: {again:?}");
 }
 
-#[test]
-fn tcp_connections_stay_by_iptables() {
-    a_tcp_connection_survives_every_unrelated_change(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn tcp_connections_stay_by_ipvs() {
-    uml::inside(|| a_tcp_connection_survives_every_unrelated_change(Mode::Ipvs));
-}
-
-#[test]
-fn tcp_connections_stay_by_nftables() {
-    a_tcp_connection_survives_every_unrelated_change(Mode::Nftables);
-}
-
-fn a_tcp_connection_survives_every_unrelated_change(mode: Mode) {
+pub(crate) fn tcp_connections_survive_unrelated_changes(mode: Mode) {
     let mut testbed = Setup::new("web.yaml").mode(mode).up();
     let mut tcp = EchoClients::open(&testbed, Protocol::Tcp);
     let first = tcp.responders("at first");

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 
 use portcullis_lab::{ProbeOutcome, Protocol};
-use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, rejected, spread};
 use crate::mode::Mode;
 use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
 use crate::testbed::{PATIENCE, Setup, Testbed};
-use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
@@ -69,31 +67,8 @@ fn up(mode: Mode) -> Testbed {
     testbed
 }
 
-#[test]
-fn cluster_ips_by_the_nft_tool() {
-    let testbed = cluster_ips(Mode::Iptables(Flavour::Nft));
-    nothing_is_written_for_services_without_an_address(&testbed);
-}
-
-#[test]
-fn cluster_ips_by_the_legacy_tool() {
-    let testbed = cluster_ips(Mode::Iptables(Flavour::Legacy));
-    nothing_is_written_for_services_without_an_address(&testbed);
-}
-
-#[test]
-fn cluster_ips_by_ipvs() {
-    uml::inside(|| drop(cluster_ips(Mode::Ipvs)));
-}
-
-#[test]
-fn cluster_ips_by_nftables() {
-    let testbed = cluster_ips(Mode::Nftables);
-    what_no_service_has(&testbed);
-}
-
 /// Unused ports of cluster IPs are rejected, and unused cluster IPs dropped. iptables mode routes such packets out.
-fn what_no_service_has(testbed: &Testbed) {
+fn unused_ports_and_cluster_ips(testbed: &Testbed) {
     let web = cluster_ip("web", 80).addresses(testbed.lab.plan(), testbed.families);
     let other: Vec<String> = web.iter().map(|web| SocketAddr::new(web.ip(), 81).to_string()).collect();
     let ports = || at(&other.iter().map(String::as_str).collect::<Vec<_>>());
@@ -116,11 +91,15 @@ fn what_no_service_has(testbed: &Testbed) {
 const CIDR: &str = "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes}, \
                     spec: {cidrs: [10.96.0.0/16, 'fd00:10:96::/112']}}\n";
 
-fn cluster_ips(mode: Mode) -> Testbed {
+pub(crate) fn cluster_ips(mode: Mode) {
     let testbed = up(mode);
     testbed.check(&rows());
     only_the_pod_itself_is_masqueraded(&testbed);
-    testbed
+    match mode {
+        Mode::Iptables(_) => nothing_is_written_for_services_without_an_address(&testbed),
+        Mode::Nftables => unused_ports_and_cluster_ips(&testbed),
+        Mode::Ipvs => {}
+    }
 }
 
 /// A pod that is an endpoint of the Service is masqueraded only if it connects to itself.

@@ -4,21 +4,13 @@
 use std::time::{Duration, Instant};
 
 use crate::expectation::spread;
+use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node_port, outside, row};
 use crate::testbed::{PATIENCE, Setup, Testbed};
 use crate::tools::Flavour;
+use crate::{drift_of_ipvs, drift_of_nftables};
 
 const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
-
-#[test]
-fn drift_is_reverted_by_the_nft_tool() {
-    drift_is_reverted(Flavour::Nft);
-}
-
-#[test]
-fn drift_is_reverted_by_the_legacy_tool() {
-    drift_is_reverted(Flavour::Legacy);
-}
 
 /// Description of a change, and arguments of iptables for it.
 type Change = (&'static str, Vec<Vec<&'static str>>);
@@ -44,7 +36,15 @@ fn changes() -> Vec<Change> {
 const SERVICE: &str = "KUBE-SVC-…";
 const ENDPOINT: &str = "KUBE-SEP-…";
 
-fn drift_is_reverted(flavour: Flavour) {
+pub(crate) fn drift_is_reverted(mode: Mode) {
+    match mode {
+        Mode::Iptables(flavour) => drift_of_iptables_is_reverted(flavour),
+        Mode::Ipvs => drift_of_ipvs::is_reverted(),
+        Mode::Nftables => drift_of_nftables::is_reverted(),
+    }
+}
+
+fn drift_of_iptables_is_reverted(flavour: Flavour) {
     // The kernel sends no notifications about legacy tables. With the nft tool, the sync period is the default.
     let args: &[&str] = if flavour == Flavour::Legacy { &["--iptables-sync-period=2s"] } else { &[] };
     let testbed = Setup::new("web.yaml").args(args).flavour(flavour).up();

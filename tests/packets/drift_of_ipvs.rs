@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use portcullis_lab::Vantage;
-use portcullis_machines::uml;
 
 use crate::drift::{REPAIRS, check_drift};
 use crate::mode::Mode;
@@ -32,14 +31,11 @@ const CHANGES: [Change; 14] = [
     ("the table filter is deleted", &["iptables -F", "iptables -X"]),
 ];
 
-#[test]
-fn drift_is_reverted_by_ipvs() {
-    uml::inside(|| {
-        let testbed = Setup::new("web.yaml").mode(Mode::Ipvs).args(&["--ipvs-sync-period=1s"]).up();
-        // Long enough for a comparison of the unchanged state.
-        std::thread::sleep(Duration::from_millis(1500));
-        check_drift(&testbed, &CHANGES, assert_reverted);
-    });
+pub(crate) fn is_reverted() {
+    let testbed = Setup::new("web.yaml").mode(Mode::Ipvs).args(&["--ipvs-sync-period=1s"]).up();
+    // Long enough for a comparison of the unchanged state.
+    std::thread::sleep(Duration::from_millis(1500));
+    check_drift(&testbed, &CHANGES, assert_reverted);
 }
 
 /// Applies a change, and waits until it is reverted and counted.

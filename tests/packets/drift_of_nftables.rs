@@ -60,8 +60,7 @@ const CHANGES: [Change; 38] = [
 /// Time limit, for a busy machine and slow tools.
 const WITHIN: Duration = Duration::from_secs(1);
 
-#[test]
-fn drift_is_reverted_by_nftables() {
+pub(crate) fn is_reverted() {
     let testbed = Setup::new("web.yaml").mode(Mode::Nftables).up();
     check_drift(&testbed, &CHANGES, assert_reverted);
 }

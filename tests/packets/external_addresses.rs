@@ -1,7 +1,6 @@
 //! Node ports, load balancer addresses and external IPs.
 
 use portcullis_lab::Vantage;
-use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, spread};
 use crate::mode::Mode;
@@ -9,7 +8,7 @@ use crate::row::{
     Row, at, client, external_ip, load_balancer, node, node_port, node_port_at, outside, outside_as, row,
 };
 use crate::testbed::{Setup, Testbed};
-use crate::tools::{self, Flavour};
+use crate::tools;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 const ALLOWED: [&str; 2] = ["198.51.100.200", "2001:db8:100::8001"];
@@ -77,35 +76,13 @@ fn up(mode: Mode) -> Testbed {
     testbed
 }
 
-#[test]
-fn external_addresses_by_the_nft_tool() {
-    let testbed = up(Mode::Iptables(Flavour::Nft));
-    testbed.check(&rows());
-    only_allocated_node_ports_are_served(&testbed);
-    health_check_node_ports_report_local_endpoints(&testbed);
-}
-
-#[test]
-fn external_addresses_by_the_legacy_tool() {
-    let testbed = up(Mode::Iptables(Flavour::Legacy));
-    testbed.check(&rows());
-    only_allocated_node_ports_are_served(&testbed);
-}
-
-#[test]
-fn external_addresses_by_ipvs() {
-    uml::inside(|| {
-        let testbed = up(Mode::Ipvs);
-        testbed.check(&rows());
-        health_check_node_ports_report_local_endpoints(&testbed);
-    });
-}
-
-#[test]
-fn external_addresses_by_nftables() {
-    let testbed = up(Mode::Nftables);
+pub(crate) fn external_addresses(mode: Mode) {
+    let testbed = up(mode);
     testbed.check(&rows());
     health_check_node_ports_report_local_endpoints(&testbed);
+    if matches!(mode, Mode::Iptables(_)) {
+        only_allocated_node_ports_are_served(&testbed);
+    }
 }
 
 fn only_allocated_node_ports_are_served(testbed: &Testbed) {

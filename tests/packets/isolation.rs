@@ -6,7 +6,7 @@ use crate::expectation::{lost, one_of, only, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, outside_as, row};
 use crate::testbed::{Setup, Testbed};
-use crate::tools::{self, Flavour};
+use crate::tools;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
@@ -17,16 +17,6 @@ fn bad(timeout: u32) -> String {
          ports: [{{port: 80, targetPort: 8080}}], sessionAffinity: ClientIP, \
          sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {timeout}}}}}}}}}"
     )
-}
-
-#[test]
-fn a_rejected_service_is_isolated_by_the_nft_tool() {
-    a_rejected_service_is_isolated(Flavour::Nft);
-}
-
-#[test]
-fn a_rejected_service_is_isolated_by_the_legacy_tool() {
-    a_rejected_service_is_isolated(Flavour::Legacy);
 }
 
 /// Returns a Service that claims a load balancer address for some sources.
@@ -72,8 +62,8 @@ fn an_address_claimed_by_two_services_belongs_to_the_first_by_nftables() {
 }
 
 #[rustfmt::skip]
-fn a_rejected_service_is_isolated(flavour: Flavour) {
-    let mut testbed = Setup::new("web.yaml").flavour(flavour).up();
+pub(crate) fn a_rejected_service_is_isolated(mode: Mode) {
+    let mut testbed = Setup::new("web.yaml").mode(mode).up();
     let others = [
         row("other Services are served", client(1), cluster_ip("web", 80), spread(&WEB).kept()),
         row("other node ports are served", outside(), node_port(1, "web", 80), spread(&WEB).masqueraded_by(1)),

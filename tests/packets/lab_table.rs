@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use portcullis_machines::uml;
+use crate::mode::Mode;
 
 /// Clusters with few timeouts, which are quick to probe.
 const CLUSTERS: [&str; 3] = ["demo", "lab/web.yaml", "lab/reused-address.yaml"];
 
-fn assert_all_expectations_met(mode: &str) {
+pub(crate) fn all_expectations_are_met(mode: Mode) {
     for cluster in CLUSTERS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(cluster);
         let run = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(["lab", "run", "--mode", mode])
+            .args(["lab", "run", "--mode", mode.name()])
             .arg(folder)
             .stdin(Stdio::null())
             .output()
@@ -23,19 +23,4 @@ fn assert_all_expectations_met(mode: &str) {
         assert!(table.trim_end().ends_with("all expectations met"), "{cluster}:\n{table}");
         assert!(table.lines().filter(|line| line.starts_with('✓')).count() >= 8, "{cluster}:\n{table}");
     }
-}
-
-#[test]
-fn all_expectations_are_met_in_iptables() {
-    assert_all_expectations_met("iptables");
-}
-
-#[test]
-fn all_expectations_are_met_in_nftables() {
-    assert_all_expectations_met("nftables");
-}
-
-#[test]
-fn all_expectations_are_met_in_ipvs() {
-    uml::inside(|| assert_all_expectations_met("ipvs"));
 }

@@ -9,30 +9,9 @@ use portcullis_machines::{qemu, uml};
 use crate::mode::Mode;
 use crate::row::{ANSWER, Origin, Target, client, cluster_ip, node_port, outside};
 use crate::testbed::{Setup, Testbed};
-use crate::tools::Flavour;
 
 /// Number of replaced pods.
 const ROUNDS: usize = 4;
-
-#[test]
-fn pods_are_replaced_under_live_traffic_by_the_nft_tool() {
-    pods_are_replaced_under_live_traffic(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn pods_are_replaced_under_live_traffic_by_the_legacy_tool() {
-    pods_are_replaced_under_live_traffic(Mode::Iptables(Flavour::Legacy));
-}
-
-#[test]
-fn pods_are_replaced_under_live_traffic_by_ipvs() {
-    uml::inside(|| pods_are_replaced_under_live_traffic(Mode::Ipvs));
-}
-
-#[test]
-fn pods_are_replaced_under_live_traffic_by_nftables() {
-    pods_are_replaced_under_live_traffic(Mode::Nftables);
-}
 
 /// Number of changes of the number of endpoints.
 const SCALES: usize = 50;
@@ -70,7 +49,7 @@ fn scale(testbed: &mut Testbed, start: Instant) -> History {
     history
 }
 
-fn pods_are_replaced_under_live_traffic(mode: Mode) {
+pub(crate) fn pods_are_replaced_under_live_traffic(mode: Mode) {
     let mut testbed = Setup::new("web.yaml").mode(mode).up();
     let (history, seen) = while_clients_connect(&mut testbed, Families::Dual, replace_pods);
     for seen in seen {

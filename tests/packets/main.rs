@@ -4,6 +4,8 @@
 //! ```text
 //! fixtures/lab/*.yaml ─ Testbed (lab + daemons) ─ rows: source · target · expectation ─ outcomes of probes
 //! ```
+//! Scenarios that run in several modes are listed in `scenarios.rs`.
+//!
 //! IPVS mode runs the same rows in user-mode Linux, whose kernel has IPVS, and a few of them in QEMU, with nf_tables.
 //!
 //! nftables mode runs the same rows on the host's kernel, with daemons that find no tool in their path.
@@ -43,6 +45,7 @@ mod mode_changes;
 mod options;
 mod restart;
 mod same_port;
+mod scenarios;
 mod sctp;
 mod service_traffic;
 mod session_affinity;

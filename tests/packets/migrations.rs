@@ -17,10 +17,13 @@ use portcullis_machines::{qemu, uml};
 use serde_json::Value;
 
 use crate::live_traffic::{History, while_clients_connect};
-use crate::mode::Mode;
+use crate::mode::Mode::{self, Ipvs, Nftables};
 use crate::row::{Origin, Target, client, cluster_ip, node, node_port, outside};
 use crate::testbed::{Setup, Testbed};
-use crate::tools::{self, Flavour};
+use crate::tools;
+
+const IPTABLES_NFT: Mode = Mode::IPTABLES_NFT;
+const IPTABLES_LEGACY: Mode = Mode::IPTABLES_LEGACY;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
@@ -40,83 +43,70 @@ fn paths() -> [(Origin, Protocol, Target); 4] {
     ]
 }
 
-#[test]
-fn between_iptables_by_the_nft_tool_and_nftables() {
-    let iptables = Mode::Iptables(Flavour::Nft);
-    let mut testbed = Setup::new("web.yaml").mode(iptables).up();
-    for to in [Mode::Nftables, iptables] {
-        migrate_under_live_traffic(&mut testbed, Families::Dual, to);
-    }
+/// Defines tests of migrations under live traffic, each through a list of modes.
+macro_rules! migrations {
+    ($($name:ident: $kernel:ident [$($mode:expr),+];)+) => {
+        $(#[test]
+        fn $name() {
+            $kernel(&[$($mode),+]);
+        })+
+    };
 }
 
-#[test]
-fn between_iptables_by_the_legacy_tool_and_nftables() {
-    let iptables = Mode::Iptables(Flavour::Legacy);
-    let mut testbed = Setup::new("web.yaml").mode(iptables).up();
-    for to in [Mode::Nftables, iptables] {
-        migrate_under_live_traffic(&mut testbed, Families::Dual, to);
-    }
+migrations! {
+    between_iptables_by_the_nft_tool_and_nftables: on_the_host [IPTABLES_NFT, Nftables, IPTABLES_NFT];
+    between_iptables_by_the_legacy_tool_and_nftables: on_the_host [IPTABLES_LEGACY, Nftables, IPTABLES_LEGACY];
+    from_iptables_by_the_legacy_tool_to_ipvs: in_uml [IPTABLES_LEGACY, Ipvs];
+    from_ipvs_to_iptables_by_the_legacy_tool: in_uml [Ipvs, IPTABLES_LEGACY];
+    between_ipvs_and_nftables_in_qemu: in_qemu [Nftables, Ipvs, Nftables];
+    between_ipvs_and_iptables_by_the_nft_tool_in_qemu: in_qemu [Ipvs, IPTABLES_NFT, Ipvs];
 }
 
-#[test]
-fn from_iptables_by_the_legacy_tool_to_ipvs() {
-    uml::inside(|| {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Iptables(Flavour::Legacy)).up();
-        migrate_under_live_traffic(&mut testbed, Families::V4, Mode::Ipvs);
-    });
+fn on_the_host(modes: &[Mode]) {
+    migrate_through(modes, Families::Dual);
 }
 
-#[test]
-fn from_ipvs_to_iptables_by_the_legacy_tool() {
-    uml::inside(|| {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
-        migrate_under_live_traffic(&mut testbed, Families::V4, Mode::Iptables(Flavour::Legacy));
-    });
+fn in_uml(modes: &[Mode]) {
+    uml::inside(|| migrate_through(modes, Families::V4));
 }
 
-#[test]
-fn between_ipvs_and_nftables_in_qemu() {
-    qemu::inside_for(LIMIT, || {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Nftables).up();
+fn in_qemu(modes: &[Mode]) {
+    qemu::inside_for(LIMIT, || migrate_through(modes, Families::V4));
+}
+
+/// Starts in the first mode and migrates to each of the others.
+fn migrate_through(modes: &[Mode], families: Families) {
+    let mut testbed = Setup::new("web.yaml").mode(modes[0]).up();
+    if modes[0] == Nftables {
         testbed.install_iptables();
-        for to in [Mode::Ipvs, Mode::Nftables] {
-            migrate_under_live_traffic(&mut testbed, Families::V4, to);
-        }
-    });
-}
-
-#[test]
-fn between_ipvs_and_iptables_by_the_nft_tool_in_qemu() {
-    qemu::inside_for(LIMIT, || {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
-        for to in [Mode::Iptables(Flavour::Nft), Mode::Ipvs] {
-            migrate_under_live_traffic(&mut testbed, Families::V4, to);
-        }
-    });
+    }
+    for to in &modes[1..] {
+        migrate_under_live_traffic(&mut testbed, families, *to);
+    }
 }
 
 #[test]
 fn ipvs_is_removed_when_the_last_connection_has_ended() {
     uml::inside(|| {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
-        migrate_until_connections_end(&mut testbed, Mode::Iptables(Flavour::Legacy));
+        let mut testbed = Setup::new("web.yaml").mode(Ipvs).up();
+        migrate_until_connections_end(&mut testbed, IPTABLES_LEGACY);
     });
 }
 
 #[test]
 fn ipvs_is_removed_when_the_last_connection_has_ended_in_qemu() {
     qemu::inside_for(LIMIT, || {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
-        migrate_until_connections_end(&mut testbed, Mode::Nftables);
+        let mut testbed = Setup::new("web.yaml").mode(Ipvs).up();
+        migrate_until_connections_end(&mut testbed, Nftables);
     });
 }
 
 #[test]
 fn a_daemon_of_another_mode_lets_connections_through_ipvs_end() {
     uml::inside(|| {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
+        let mut testbed = Setup::new("web.yaml").mode(Ipvs).up();
         let mut old = open_flows(&testbed, Families::Dual);
-        NODES.iter().for_each(|node| testbed.change_mode_of(node, Mode::Iptables(Flavour::Legacy)));
+        NODES.iter().for_each(|node| testbed.change_mode_of(node, IPTABLES_LEGACY));
         // Longer than until the first count of connections.
         thread::sleep(Duration::from_secs(3));
         let tcp = old.iter_mut().filter(|flow| flow.protocol == Protocol::Tcp);
@@ -157,18 +147,18 @@ fn migrate_under_live_traffic(testbed: &mut Testbed, families: Families, to: Mod
         println!("{from:?} to {to:?}: {lost} of {all} lost of {}", seen.log.description);
     }
     // IPVS does not know when a UDP flow ends: a reply in flight while a virtual server is removed may be lost.
-    let tolerated = |protocol| usize::from(from == Mode::Ipvs && protocol == Protocol::Udp) * NODES.len();
+    let tolerated = |protocol| usize::from(from == Ipvs && protocol == Protocol::Udp) * NODES.len();
     seen.iter().for_each(|seen| seen.assert_answered(tolerated(seen.protocol), &history));
     for flow in &mut flows {
         let outcome = flow.exchange();
         println!("{from:?} to {to:?}: {} was at {}, and now {outcome}", flow.what, flow.first_responder);
         match (from, flow.protocol) {
-            (Mode::Ipvs, Protocol::Udp) => assert!(outcome.responder().is_some(), "{}: {outcome}", flow.what),
+            (Ipvs, Protocol::Udp) => assert!(outcome.responder().is_some(), "{}: {outcome}", flow.what),
             // The source address is no longer an address of the node.
-            (Mode::Ipvs, _) if flow.of_a_node => {
+            (Ipvs, _) if flow.of_a_node => {
                 assert!(outcome.responder().is_none(), "{}: {outcome}", flow.what)
             }
-            (Mode::Ipvs, _) => {
+            (Ipvs, _) => {
                 // The next packet reached an endpoint that does not know the connection, unless it was the same one.
                 let same = outcome.responder() == Some(&flow.first_responder);
                 assert!(outcome == ProbeOutcome::Refused || same, "{}: {outcome}", flow.what);
@@ -191,11 +181,11 @@ fn migrate_until_connections_end(testbed: &mut Testbed, to: Mode) {
         .collect();
     // Longer than until the first count of connections, on any machine.
     let rules =
-        |testbed: &Testbed, node: &str| testbed.program(node, &["migrate", "--to", name(to), "-o", "json"]);
+        |testbed: &Testbed, node: &str| testbed.program(node, &["migrate", "--to", to.name(), "-o", "json"]);
     for node in NODES {
         testbed.wait_until("the new mode serves", PATIENCE, |testbed| {
             let report = report(rules(testbed, node).stdout(Stdio::piped()).spawn().unwrap());
-            modes(&report).contains(&name(to).to_owned())
+            modes(&report).contains(&to.name().to_owned())
         });
     }
     thread::sleep(Duration::from_secs(5));
@@ -226,7 +216,7 @@ fn migrate_until_connections_end(testbed: &mut Testbed, to: Mode) {
 
 /// While the daemon of the old mode is running, nothing is changed, and the report says why.
 fn assert_blocked_by_old_daemon(testbed: &Testbed, to: Mode) {
-    let output = testbed.program(NODES[0], &["migrate", "--to", name(to), "--apply"]).output().unwrap();
+    let output = testbed.program(NODES[0], &["migrate", "--to", to.name(), "--apply"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     println!("{text}");
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -284,16 +274,8 @@ fn open_flows(testbed: &Testbed, families: Families) -> Vec<OpenFlow> {
     flows
 }
 
-fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Iptables(_) => "iptables",
-        Mode::Ipvs => "ipvs",
-        Mode::Nftables => "nftables",
-    }
-}
-
 fn migrate(testbed: &Testbed, node: &str, to: Mode, how: &[&str]) -> Child {
-    let subcommand = [&["migrate", "--to", name(to), "-o", "json"], how].concat();
+    let subcommand = [&["migrate", "--to", to.name(), "-o", "json"], how].concat();
     testbed.program(node, &subcommand).stdout(Stdio::piped()).spawn().unwrap()
 }
 
@@ -310,19 +292,19 @@ fn modes(report: &Value) -> Vec<String> {
 }
 
 fn assert_reports_serving_mode(report: &Value, from: Mode) {
-    assert_eq!(modes(report), [name(from)], "{report:#}");
+    assert_eq!(modes(report), [from.name()], "{report:#}");
     let balanced = &report["connections"]["balanced"];
     let translated = &report["connections"]["translated"];
-    let (used, other) = if from == Mode::Ipvs { (balanced, translated) } else { (translated, balanced) };
+    let (used, other) = if from == Ipvs { (balanced, translated) } else { (translated, balanced) };
     assert!(used["tcp"].as_u64() > Some(0), "expected connections: {report:#}");
     assert_eq!(other["tcp"].as_u64().unwrap_or_default(), 0, "{report:#}");
 }
 
 fn assert_no_leftovers(testbed: &Testbed, node: &str, to: Mode) {
     let report = report(migrate(testbed, node, to, &[]));
-    assert_eq!(modes(&report), [name(to)], "{report:#}");
+    assert_eq!(modes(&report), [to.name()], "{report:#}");
     assert_eq!(report["removed"].as_array().map(Vec::len), Some(0), "{report:#}");
-    assert_eq!(holds_ipvs(testbed, node), to == Mode::Ipvs);
+    assert_eq!(holds_ipvs(testbed, node), to == Ipvs);
 }
 
 /// Returns true if a node has any object of IPVS mode.

@@ -19,6 +19,18 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
+    pub(crate) const IPTABLES_NFT: Self = Self::Iptables(Flavour::Nft);
+    pub(crate) const IPTABLES_LEGACY: Self = Self::Iptables(Flavour::Legacy);
+
+    /// Returns the value of `--mode`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Iptables(_) => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+
     /// Returns the arguments for this mode, without delay of syncs, followed by other arguments.
     pub(crate) fn with_args(self, others: &[String]) -> Vec<String> {
         let own = match self {

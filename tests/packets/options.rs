@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use portcullis_lab::Vantage;
-use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, spread};
 use crate::mode::Mode;
@@ -11,10 +10,9 @@ use crate::row::{
     Row, at, client, cluster_ip, load_balancer, node, node_port, node_port_at, outside, pod, row,
 };
 use crate::testbed::{Setup, Testbed};
-use crate::tools::{self, Flavour};
+use crate::tools;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
-const IPTABLES: Mode = Mode::Iptables(Flavour::Nft);
 
 /// Whether `--cluster-cidr` is set.
 #[derive(PartialEq)]
@@ -45,23 +43,8 @@ fn up(setup: Setup) -> Testbed {
     testbed
 }
 
-#[test]
-fn masquerading_by_iptables() {
-    masquerading(IPTABLES);
-}
-
-#[test]
-fn masquerading_by_ipvs() {
-    uml::inside(|| masquerading(Mode::Ipvs));
-}
-
-#[test]
-fn masquerading_by_nftables() {
-    masquerading(Mode::Nftables);
-}
-
 #[rustfmt::skip]
-fn masquerading(mode: Mode) {
+pub(crate) fn masquerading(mode: Mode) {
     let web = || cluster_ip("web", 80);
     check_each(mode, vec![
         (Set, &["--masquerade-all"], vec![
@@ -88,18 +71,8 @@ fn masquerading(mode: Mode) {
     }
 }
 
-#[test]
-fn all_modes_of_local_traffic_detection_by_iptables() {
-    all_modes_of_local_traffic_detection(IPTABLES);
-}
-
-#[test]
-fn all_modes_of_local_traffic_detection_by_nftables() {
-    all_modes_of_local_traffic_detection(Mode::Nftables);
-}
-
 #[rustfmt::skip]
-fn all_modes_of_local_traffic_detection(mode: Mode) {
+pub(crate) fn local_traffic_detection(mode: Mode) {
     let web = || cluster_ip("web", 80);
     let alone = || cluster_ip("alone", 80);
     let pods_are_local = || vec![
@@ -132,23 +105,6 @@ fn all_modes_of_local_traffic_detection(mode: Mode) {
     ]);
 }
 
-#[test]
-fn where_node_ports_are_served_by_iptables() {
-    where_node_ports_are_served(IPTABLES);
-    node_ports_on_localhost();
-}
-
-#[test]
-fn where_node_ports_are_served_by_ipvs() {
-    uml::inside(|| where_node_ports_are_served(Mode::Ipvs));
-}
-
-#[test]
-fn where_node_ports_are_served_by_nftables() {
-    where_node_ports_are_served(Mode::Nftables);
-    node_ports_everywhere_by_nftables();
-}
-
 /// In nftables mode, node ports on all addresses must be requested, and are not served on localhost.
 #[rustfmt::skip]
 fn node_ports_everywhere_by_nftables() {
@@ -161,6 +117,15 @@ fn node_ports_everywhere_by_nftables() {
     let netns = testbed.lab.netns(&Vantage::node("node-1")).unwrap();
     let setting = tools::output(netns.command("cat").arg("/proc/sys/net/ipv4/conf/all/route_localnet"));
     assert_eq!(setting, "0\n", "expected no routes to localhost");
+}
+
+pub(crate) fn node_port_addresses(mode: Mode) {
+    where_node_ports_are_served(mode);
+    match mode {
+        Mode::Iptables(_) => node_ports_on_localhost(mode),
+        Mode::Nftables => node_ports_everywhere_by_nftables(),
+        Mode::Ipvs => {}
+    }
 }
 
 #[rustfmt::skip]
@@ -197,10 +162,10 @@ fn where_node_ports_are_served(mode: Mode) {
 
 /// Node ports on localhost, which only iptables mode serves by default.
 #[rustfmt::skip]
-fn node_ports_on_localhost() {
+fn node_ports_on_localhost(mode: Mode) {
     let host = || node_port(1, "web", 80);
     let localhost = || node_port_at(&["127.0.0.1"], "web", 80);
-    check_each(IPTABLES, vec![
+    check_each(mode, vec![
         (Set, &["--iptables-localhost-nodeports=false"], vec![
             row("not on localhost: the node's address", outside(), host(), spread(&WEB)),
             row("not on localhost: localhost", node(1), localhost(), refused()),

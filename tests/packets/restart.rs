@@ -1,7 +1,6 @@
 //! Restarts of daemons: rules and connections stay, and changes during the restart are applied.
 
 use portcullis_lab::{EchoClient, NetNs, ObjectRef, Protocol, Vantage};
-use portcullis_machines::uml;
 
 use crate::expectation::spread;
 use crate::mode::Mode;
@@ -13,27 +12,7 @@ const NODES: [&str; 2] = ["node-1", "node-2"];
 /// The first clients use UDP: six each from two sources to two families.
 const UDP: usize = 24;
 
-#[test]
-fn restarts_by_the_nft_tool() {
-    restarts(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn restarts_by_the_legacy_tool() {
-    restarts(Mode::Iptables(Flavour::Legacy));
-}
-
-#[test]
-fn restarts_by_ipvs() {
-    uml::inside(|| restarts(Mode::Ipvs));
-}
-
-#[test]
-fn restarts_by_nftables() {
-    restarts(Mode::Nftables);
-}
-
-fn restarts(mode: Mode) {
+pub(crate) fn restarts(mode: Mode) {
     let mut testbed = Setup::new("web.yaml").mode(mode).up();
     let mut clients = Vec::new();
     for protocol in [Protocol::Udp, Protocol::Tcp] {

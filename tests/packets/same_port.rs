@@ -8,31 +8,15 @@ use portcullis_machines::uml;
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node, node_name, node_port};
 use crate::testbed::Setup;
-use crate::tools::Flavour;
 
 /// Both Services have the same pod, where both connections would be equal; so the second is translated to another port.
-fn each_is_answered(mode: Mode) {
+pub(crate) fn several_services_are_reached_from_one_source_port(mode: Mode) {
     let testbed = Setup::new("external-addresses.yaml").mode(mode).up();
     let prober = testbed.from(client(1)).source_port(40_000);
     for service in ["ext-local", "lb-local", "np-local"] {
         let outcome = prober.tcp(testbed.address(cluster_ip(service, 80)));
         assert_eq!(outcome.responder(), Some("default/a"), "{service}: {outcome}");
     }
-}
-
-#[test]
-fn several_services_reached_from_one_source_port() {
-    each_is_answered(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn several_services_reached_from_one_source_port_by_nftables() {
-    each_is_answered(Mode::Nftables);
-}
-
-#[test]
-fn several_services_reached_from_one_source_port_by_ipvs() {
-    uml::inside(|| each_is_answered(Mode::Ipvs));
 }
 
 /// Reproduces the cause of lost connections in IPVS mode (docs/ipvs.md): node-1 keeps an entry for a connection of

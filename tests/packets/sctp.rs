@@ -1,7 +1,6 @@
 //! SCTP: associations in QEMU, and rules on the host, whose kernel may have no SCTP sockets.
 
 use portcullis_lab::Protocol;
-use portcullis_machines::qemu;
 
 use crate::expectation::{lost, spread};
 use crate::mode::Mode;
@@ -12,7 +11,7 @@ use crate::tools::Flavour;
 /// The endpoints of the Service.
 const TUNNEL: [&str; 2] = ["a", "b"];
 
-fn associations(mode: Mode) {
+pub(crate) fn sctp_associations(mode: Mode) {
     assert!(Protocol::Sctp.is_supported(), "this kernel has SCTP sockets");
     let testbed = Setup::new("sctp.yaml").mode(mode).up();
     testbed.check(&[
@@ -27,21 +26,6 @@ fn associations(mode: Mode) {
         // The client ignores "port unreachable".
         row("no endpoint", client(2), cluster_ip("no-tunnel", 9901).sctp(), lost()),
     ]);
-}
-
-#[test]
-fn sctp_associations_by_the_nft_tool_in_qemu() {
-    qemu::inside(|| associations(Mode::Iptables(Flavour::Nft)));
-}
-
-#[test]
-fn sctp_associations_by_nftables_in_qemu() {
-    qemu::inside(|| associations(Mode::Nftables));
-}
-
-#[test]
-fn sctp_associations_by_ipvs_in_qemu() {
-    qemu::inside(|| associations(Mode::Ipvs));
 }
 
 #[test]

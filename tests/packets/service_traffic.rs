@@ -1,12 +1,11 @@
 //! Traffic counters of Services in `/metrics/services`.
 
 use portcullis_lab::{Protocol, Vantage};
-use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{Target, client, cluster_ip, node_port};
 use crate::testbed::{PATIENCE, Setup, Testbed};
-use crate::tools::{self, Flavour};
+use crate::tools;
 
 /// Number of connections per address.
 const CONNECTIONS: usize = 7;
@@ -14,37 +13,30 @@ const CONNECTIONS: usize = 7;
 const TOTAL: &str = "portcullis_service_connections_total";
 
 #[test]
-fn connections_are_counted_by_the_nft_tool() {
-    counted(&mut Setup::new("web.yaml").mode(Mode::Iptables(Flavour::Nft)).up());
-}
-
-#[test]
-fn connections_are_counted_by_the_legacy_tool() {
-    counted(&mut Setup::new("web.yaml").mode(Mode::Iptables(Flavour::Legacy)).up());
-}
-
-#[test]
-fn connections_packets_and_bytes_are_counted_by_ipvs() {
-    uml::inside(|| {
-        let mut testbed = Setup::new("web.yaml").mode(Mode::Ipvs).up();
-        counted(&mut testbed);
-        for (name, at_least) in [("packets", 3.0), ("bytes", 150.0)] {
-            for direction in ["in", "out"] {
-                let labels =
-                    [r#"port_name="http""#, r#"ip_family="IPv4""#, &format!(r#"direction="{direction}""#)];
-                let name = format!("portcullis_service_{name}_total");
-                let total = served(&testbed, &name, &labels);
-                assert!(total >= at_least * 2.0 * CONNECTIONS as f64, "{name} {direction}: {total}");
-            }
-        }
-    });
-}
-
-#[test]
 fn nftables_mode_reports_that_it_has_no_traffic_counters() {
     let testbed = Setup::new("web.yaml").mode(Mode::Nftables).up();
     let answer = answer(&testbed);
     assert!(answer.starts_with("HTTP/1.0 404") && answer.contains("iptables and ipvs mode have"), "{answer}");
+}
+
+pub(crate) fn service_traffic_is_counted(mode: Mode) {
+    let mut testbed = Setup::new("web.yaml").mode(mode).up();
+    connections_are_counted(&mut testbed);
+    if mode == Mode::Ipvs {
+        packets_and_bytes_are_counted(&testbed);
+    }
+}
+
+fn packets_and_bytes_are_counted(testbed: &Testbed) {
+    for (name, at_least) in [("packets", 3.0), ("bytes", 150.0)] {
+        for direction in ["in", "out"] {
+            let labels =
+                [r#"port_name="http""#, r#"ip_family="IPv4""#, &format!(r#"direction="{direction}""#)];
+            let name = format!("portcullis_service_{name}_total");
+            let total = served(testbed, &name, &labels);
+            assert!(total >= at_least * 2.0 * CONNECTIONS as f64, "{name} {direction}: {total}");
+        }
+    }
 }
 
 fn answer(testbed: &Testbed) -> String {
@@ -64,7 +56,7 @@ fn connect(testbed: &Testbed, protocol: Protocol, to: Target) {
     }
 }
 
-fn counted(testbed: &mut Testbed) {
+fn connections_are_counted(testbed: &mut Testbed) {
     let http = [r#"port_name="http""#, r#"protocol="TCP""#, r#"ip_family="IPv4""#];
     let http_v6 = [r#"port_name="http""#, r#"ip_family="IPv6""#];
     let dns = [r#"port_name="dns""#, r#"protocol="UDP""#, r#"ip_family="IPv4""#];

@@ -1,34 +1,17 @@
 //! Single-stack clusters.
 
 use portcullis_lab::Families;
-use portcullis_machines::uml;
 
 use crate::expectation::{only, refused, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, pod, row};
 use crate::testbed::Setup;
-use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
-#[test]
-fn clusters_of_one_family_by_iptables() {
-    a_cluster_of_ipv6_alone(Mode::Iptables(Flavour::Nft));
-    a_cluster_of_ipv4_alone(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn clusters_of_one_family_by_nftables() {
-    a_cluster_of_ipv6_alone(Mode::Nftables);
-    a_cluster_of_ipv4_alone(Mode::Nftables);
-}
-
-#[test]
-fn clusters_of_one_family_by_ipvs() {
-    uml::inside(|| {
-        a_cluster_of_ipv6_alone(Mode::Ipvs);
-        a_cluster_of_ipv4_alone(Mode::Ipvs);
-    });
+pub(crate) fn clusters_of_one_family(mode: Mode) {
+    a_cluster_of_ipv6_alone(mode);
+    a_cluster_of_ipv4_alone(mode);
 }
 
 #[rustfmt::skip]

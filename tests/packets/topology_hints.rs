@@ -1,32 +1,14 @@
 //! Topology hints, and the cases in which they are ignored.
 
-use portcullis_machines::uml;
-
 use crate::expectation::{only, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node, row};
 use crate::testbed::Setup;
-use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
-#[test]
-fn topology_hints_by_iptables() {
-    topology_hints(Mode::Iptables(Flavour::Nft));
-}
-
-#[test]
-fn topology_hints_by_ipvs() {
-    uml::inside(|| topology_hints(Mode::Ipvs));
-}
-
-#[test]
-fn topology_hints_by_nftables() {
-    topology_hints(Mode::Nftables);
-}
-
 #[rustfmt::skip]
-fn topology_hints(mode: Mode) {
+pub(crate) fn topology_hints(mode: Mode) {
     let to = |service| cluster_ip(service, 80).v4();
     Setup::new("topology-hints.yaml").mode(mode).up().check(&[
         row("zone hints, in zone-a", client(1), to("by-zone"), only("a").kept()),

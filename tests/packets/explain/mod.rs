@@ -16,17 +16,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use portcullis_lab::{
     ClusterObjects, ClusterPlan, DaemonSpec, EchoPort, Family, FrontendKind, IpvsLosses, Lab, LabOptions,
     PlanOptions, Protocol, Vantage,
 };
-use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::testbed::PATIENCE;
-use crate::tools::Flavour;
 use explanation::Explanation;
 use generator::Random;
 
@@ -59,23 +56,9 @@ const NODE_PORT: EchoPort = EchoPort::tcp(7777);
 const ARGS: [&str; 3] =
     ["--cluster-cidr=10.244.0.0/16,fd00:10:244::/48", "--conntrack-max-per-core=0", "-v=4"];
 
-#[test]
-fn in_iptables_mode() {
-    check_all(Mode::Iptables(Flavour::Nft), true);
-}
-
-#[test]
-fn in_nftables_mode() {
-    check_all(Mode::Nftables, true);
-}
-
-/// User-mode Linux has no nf_tables and therefore no network policies.
-#[test]
-fn in_ipvs_mode() {
-    uml::inside_for(Duration::from_secs(400), || check_all(Mode::Ipvs, false));
-}
-
-fn check_all(mode: Mode, with_policies: bool) {
+pub(crate) fn explanations_agree_with_packets(mode: Mode) {
+    // User-mode Linux has no nf_tables and therefore no network policies.
+    let with_policies = mode != Mode::Ipvs;
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let first = number("EXPLAINED_FIRST").unwrap_or(1);
     let seeds = first..first + number("EXPLAINED_SEEDS").unwrap_or(CLUSTERS);
