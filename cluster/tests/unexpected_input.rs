@@ -276,7 +276,7 @@ fn load_balancer_addresses_of_another_family_are_not_a_problem() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(4 * ProptestConfig::default().cases))]
 
     #[test]
     fn any_json_is_parsed_or_rejected(value in anything(), named in any::<bool>()) {

@@ -260,7 +260,7 @@ fn connection() -> impl Strategy<Value = Connection> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(2 * ProptestConfig::default().cases))]
 
     #[test]
     fn incremental_compilation_equals_compilation_from_scratch_and_the_reference_evaluation(

@@ -154,7 +154,7 @@ fn change_externally(kernel: &FakeKernel, which: usize, how: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(100)))]
 
     #[test]
     fn kernel_holds_the_desired_rules_after_any_events(flavour in flavour(), steps in proptest::collection::vec(step(), 1..15)) {

@@ -111,7 +111,7 @@ fn connect_some(node: &Node, some: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(200)))]
 
     #[test]
     fn the_kernel_has_the_desired_objects_after_each_sync(foreign in any::<bool>(), steps in proptest::collection::vec(step(), 1..15)) {

@@ -236,7 +236,7 @@ fn services() -> impl Strategy<Value = Vec<(usize, Option<TestService>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(100)))]
 
     /// An audit that reads a part of the kernel before a change and the rest after it finds no drift.
     #[test]

@@ -102,7 +102,7 @@ fn check_steps(steps: &[Step]) -> Result<(), TestCaseError> {
 
 proptest! {
     // Each case traces tens of thousands of packets.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(64)))]
 
     #[test]
     fn packets_find_an_endpoint_during_a_transaction(steps in steps()) {
