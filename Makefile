@@ -19,7 +19,8 @@ BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
-TEST := $(BENCH) nft:nftables mandoc:mandoc $(QEMU)
+UNIT := $(BUILD) mandoc:mandoc systemd-analyze:systemd
+TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
 
 .PHONY: help demo test test-unit fuzz bench lint bless deb qemu
 
@@ -41,7 +42,7 @@ test: ## Run all tests, including those with real packets (root)
 	$(CARGO) test --locked --workspace --doc
 
 test-unit: ## Run the tests that need neither root nor other machines; under a minute once built
-	$(call install,$(BUILD) mandoc:mandoc)
+	$(call install,$(UNIT))
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	@# Properties are tested with 64 cases each; `make test` runs four times as many.
 	PROPTEST_CASES=$${PROPTEST_CASES:-64} $(CARGO) nextest run --locked --workspace --profile unit

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use crate::config::Conntrack;
-use crate::sysctl;
+use crate::{privileges, sysctl};
 
 /// Connections per bucket of the hash table, as in the kernel (`nf_conntrack_init_start`).
 const PER_BUCKET: u64 = 4;
@@ -49,6 +49,9 @@ impl fmt::Display for RejectedSetting {
             io::ErrorKind::NotFound => write!(f, " (is the module nf_conntrack loaded?)"),
             io::ErrorKind::ReadOnlyFilesystem => {
                 write!(f, " (mount it writable, or set it on the node beforehand)")
+            }
+            io::ErrorKind::PermissionDenied if !privileges::is_root() => {
+                write!(f, " (it requires root: run `portcullis --init-only` as root beforehand)")
             }
             io::ErrorKind::PermissionDenied => {
                 write!(f, " (only allowed in the node's network namespace; set it there)")

@@ -22,6 +22,7 @@ mod oom_score;
 mod other_proxies;
 mod output;
 mod policy_lock;
+mod privileges;
 mod proxy_modes;
 pub mod source;
 pub mod sysctl;
@@ -62,6 +63,8 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     };
     logging::start(config.logging, delivery);
     invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    // Before the threads that use them.
+    privileges::use_permitted_capabilities();
     let mut out = Output::new(io::stdout().lock());
     match &invocation.command {
         Command::Daemon(daemon) => return serve(invocation, config, daemon),

@@ -1,8 +1,8 @@
 //! The lock on the NetworkPolicy table: one process per network namespace enforces policies.
 //!
 //! It is a listening Unix socket with an abstract name. Abstract names belong to a network namespace, as the table does, and
-//! are free as soon as the process has ended. Any user may bind one, so a holder that is not root, and cannot write the
-//! table, is ignored.
+//! are free as soon as the process has ended. Any user may bind one, so a holder that cannot write the table is ignored: it
+//! is neither root, nor of the user of this process, nor known to have CAP_NET_ADMIN.
 
 use std::fmt;
 use std::io;
@@ -11,6 +11,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::privileges;
 
 const NAME: &[u8] = b"portcullis/network-policy";
 
@@ -141,15 +143,16 @@ fn attempt() -> io::Result<Attempt> {
     let Ok(credentials) = UnixStream::connect_addr(&address).and_then(|stream| peer(&stream)) else {
         return Ok(Attempt::NotListening);
     };
-    if credentials.uid != 0 {
+    let process = u32::try_from(credentials.pid).unwrap_or_default();
+    let is_privileged = [0, privileges::user()].contains(&credentials.uid);
+    if !is_privileged && !privileges::process_has_net_admin(process) {
         tracing::warn!(
             user = credentials.uid,
-            process = credentials.pid,
-            "a process that is not root holds the name of the NetworkPolicy lock; continuing without the lock"
+            process,
+            "a process without CAP_NET_ADMIN holds the name of the NetworkPolicy lock; continuing without the lock"
         );
         return Ok(Attempt::Acquired(PolicyLock { listener: None }));
     }
-    let process = u32::try_from(credentials.pid).unwrap_or_default();
     let name = std::fs::read_to_string(format!("/proc/{process}/comm")).ok();
     Ok(Attempt::Held(Holder { process, name: name.map(|name| name.trim_end().to_owned()) }))
 }

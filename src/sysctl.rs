@@ -61,7 +61,10 @@ fn kernel_version() -> Option<(u32, u32)> {
 fn ensure(name: &str, value: &str) {
     let path = Path::new("/proc/sys").join(name);
     if let Err(error) = change(&path, |current| Ok((current != value).then_some(value))) {
-        tracing::warn!(setting = %name.replace('/', "."), value, %error, "cannot change kernel setting");
+        tracing::warn!(
+            setting = %name.replace('/', "."), value, %error,
+            "cannot change kernel setting; set it on the node, or run `portcullis --init-only` as root beforehand"
+        );
     }
 }
 

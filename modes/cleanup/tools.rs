@@ -1,6 +1,6 @@
 //! The iptables tools for a cleanup.
 
-use portcullis_netlink::{nf_tables, xtables};
+use portcullis_netlink::{Family, nf_tables, xtables};
 
 use super::result::CleanupResult;
 use crate::iptables::{Flavour, Tools};
@@ -9,6 +9,15 @@ use crate::iptables::{Flavour, Tools};
 /// tools.
 pub(super) fn tools_for(flavour: Flavour, result: &mut CleanupResult) -> Option<Tools> {
     if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
+        return None;
+    }
+    if flavour == Flavour::Legacy
+        && let Some(error) = Family::ALL.into_iter().find_map(|family| xtables::tables(family).err())
+    {
+        // Without this check, the tool fails once per table.
+        let reason =
+            format_args!("{error}; this requires root: run `portcullis cleanup` as root to check for rules");
+        result.add_failure("legacy tables of iptables", reason);
         return None;
     }
     match Tools::of_flavour(flavour) {
@@ -24,6 +33,5 @@ pub(super) fn tools_for(flavour: Flavour, result: &mut CleanupResult) -> Option<
 }
 
 fn legacy_tables_exist() -> bool {
-    let families = portcullis_netlink::Family::ALL;
-    families.into_iter().any(|family| xtables::tables(family).is_ok_and(|tables| !tables.is_empty()))
+    Family::ALL.into_iter().any(|family| xtables::tables(family).is_ok_and(|tables| !tables.is_empty()))
 }

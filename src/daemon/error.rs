@@ -20,6 +20,17 @@ pub enum DaemonError {
     /// This node's name is not known.
     #[error("cannot determine this node's name: {0}")]
     NodeName(std::io::Error),
+    /// The process may not change the network.
+    #[error(
+        "this process has no CAP_NET_ADMIN: run it as root, or give it the capability (systemd: AmbientCapabilities=, \
+         Kubernetes: securityContext.capabilities.add)"
+    )]
+    NoNetAdmin,
+    /// The node's iptables tools are the legacy variant, and this process does not run as root.
+    #[error(
+        "the iptables tools of this node are the legacy variant, which requires root: run as root, or use --mode=nftables"
+    )]
+    LegacyToolsNeedRoot,
     /// The iptables tools are missing, or failed.
     #[error(transparent)]
     Tools(#[from] ToolError),

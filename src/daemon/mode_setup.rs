@@ -10,12 +10,13 @@ use portcullis_modes::iptables::{Flavour, IptablesKernel, ToolError, Tools};
 use portcullis_modes::{ipvs, nftables};
 use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::socket::Socket;
+use portcullis_netlink::{Family as NetlinkFamily, xtables};
 
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
 use crate::config::{Config, ProxyMode};
 use crate::control::{Mailbox, Wake};
-use crate::{node, proxy_modes, sysctl};
+use crate::{node, privileges, proxy_modes, sysctl};
 
 /// Notifications of external changes of what a mode writes.
 #[derive(Default)]
@@ -60,14 +61,35 @@ pub(crate) struct Prerequisites {
 /// # Errors
 /// A prerequisite is missing.
 pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, DaemonError> {
+    if !privileges::has_net_admin() {
+        return Err(DaemonError::NoNetAdmin);
+    }
     if !mode.uses_iptables() {
         let families = nftables::check_prerequisites()?;
         return Ok(Prerequisites { tools: Tools::find().ok(), kernels: Kernels::new(), families });
     }
     let tools = Tools::find()?;
+    if !privileges::is_root() {
+        check_tools_without_root(&tools)?;
+    }
     let kernels = kernels(&tools)?;
     let families = kernels.iter().map(|(family, _)| *family).collect();
     Ok(Prerequisites { tools: Some(tools), kernels, families })
+}
+
+/// Checks that the tools work for a user other than root. The list of legacy tables, which tells the variant that the node
+/// uses, is readable only by root.
+fn check_tools_without_root(tools: &Tools) -> Result<(), DaemonError> {
+    if tools.flavour == Flavour::Legacy {
+        return Err(DaemonError::LegacyToolsNeedRoot);
+    }
+    if let Some(error) = NetlinkFamily::ALL.into_iter().find_map(|family| xtables::tables(family).err()) {
+        tracing::warn!(
+            %error,
+            "cannot check whether this node has legacy iptables rules, which requires root; using the nft variant of the tools"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the iptables kernels of both families. A family that the kernel lacks is left out, as in kube-proxy.
@@ -99,6 +121,9 @@ pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
         drop(ipvs::open(config.ipvs.scheduler)?);
     }
     ready_node(config);
+    if config.network_policy.is_some() {
+        sysctl::filter_bridged_packets();
+    }
     if node::options(config, None).serves_localhost_node_ports() {
         match cleanup::guard_loopback() {
             Ok(()) => portcullis_modes::route_localnet::enable(),

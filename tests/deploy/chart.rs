@@ -54,6 +54,7 @@ fn all_values() -> Value {
         ]}}},
         "updateStrategy": {"type": "OnDelete", "rollingUpdate": null},
         "resources": {"limits": {"memory": "64Mi"}},
+        "nonRoot": true,
         "podLabels": {"team": "network"},
         "podAnnotations": {"example.com/reason": "yes: with a colon"},
     })
@@ -171,6 +172,28 @@ fn every_value_is_rendered() {
     assert_eq!([&scraped[1]["path"], &scraped[1]["interval"]], ["/metrics/services", "10m"]);
     assert_eq!(scraped[0]["relabelings"], scraped[1]["relabelings"]);
     assert_eq!(objects["ServiceAccount"]["metadata"]["annotations"], values["serviceAccount"]["annotations"]);
+}
+
+/// The value `nonRoot` is the component `non-root` of the overlays.
+#[test]
+fn non_root_has_the_security_context_of_the_component() {
+    let mut values = required_values();
+    values["nonRoot"] = true.into();
+    let named = |set: &[Value], name: &str| {
+        let found = containers(set).into_iter().find(|container| container["name"] == name);
+        found.unwrap_or_else(|| panic!("no container {name}"))["securityContext"].clone()
+    };
+    let ours: Vec<Value> = objects(&values).unwrap().into_values().collect();
+    let base = kustomize::folder_documents("base");
+    let mut expected = named(&base, "portcullis");
+    let patch = named(&kustomize::folder_documents("non-root"), "portcullis");
+    for (field, value) in patch.as_object().unwrap() {
+        expected[field] = value.clone();
+    }
+    assert_eq!(named(&ours, "portcullis"), expected);
+    assert_eq!(expected["runAsNonRoot"], true);
+    assert_eq!(expected["capabilities"], json!({"drop": ["ALL"], "add": ["NET_ADMIN"]}));
+    assert_eq!(named(&ours, "node-setup"), named(&base, "node-setup"), "the step that runs as root");
 }
 
 #[test]

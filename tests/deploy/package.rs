@@ -1,6 +1,7 @@
 //! Tests of the Debian package and its systemd unit.
 
 use std::fs;
+use std::process::Command;
 
 use toml::Table;
 
@@ -59,4 +60,41 @@ fn the_unit_has_notifications_and_a_watchdog() {
     // The notification goes through a unix socket.
     let families = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies=")).unwrap();
     assert!(families.split(' ').any(|family| family == "AF_UNIX"), "{families}");
+}
+
+/// Returns the exposure that `systemd-analyze security` computes for the unit, from 0 (best) to 10.
+fn exposure(drop_in: Option<&str>) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let systemd = root().join("deploy/systemd");
+    let unit = folder.path().join("portcullis.service");
+    fs::copy(systemd.join("portcullis.service"), &unit).unwrap();
+    if let Some(drop_in) = drop_in {
+        let drop_ins = folder.path().join("portcullis.service.d");
+        fs::create_dir(&drop_ins).unwrap();
+        fs::copy(systemd.join(drop_in), drop_ins.join(drop_in)).unwrap();
+    }
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager"]).arg(&unit);
+    let output = command.output().expect("systemd-analyze runs; it is in Debian's package systemd");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let level = text.lines().find_map(|line| line.split_once("portcullis.service: "));
+    let level = level.and_then(|(_, level)| level.split(' ').next()?.parse().ok());
+    level.unwrap_or_else(|| panic!("no exposure in:\n{text}"))
+}
+
+/// Only root may use the legacy variant of iptables, so the unit runs as root without the drop-in.
+#[test]
+fn the_unit_has_a_low_exposure() {
+    let (root, non_root) = (exposure(None), exposure(Some("non-root.conf")));
+    assert!(root < 2.2, "{root}");
+    assert!(non_root < 2.0, "{non_root}");
+}
+
+#[test]
+fn the_unit_sets_the_node_up_with_its_own_arguments() {
+    let unit = fs::read_to_string(root().join("deploy/systemd/portcullis.service")).unwrap();
+    let value = |setting: &str| unit.lines().find_map(|line| line.strip_prefix(setting)).unwrap().to_owned();
+    // `+` runs it without the restrictions of the unit.
+    assert_eq!(value("ExecStartPre=+"), value("ExecStart=") + " --init-only");
+    assert!(!value("MemoryMax=").is_empty() && !value("LimitNOFILE=").is_empty());
 }

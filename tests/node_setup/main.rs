@@ -27,6 +27,7 @@ mod memory;
 mod namespace;
 mod own_node;
 mod ports;
+mod privileges;
 mod service_manager;
 mod two_daemons;
 mod unreadable;

@@ -42,6 +42,7 @@ mod loopback_guard;
 mod manifests;
 mod migrations;
 mod mode_changes;
+mod non_root;
 mod options;
 mod restart;
 mod same_port;

@@ -11,6 +11,7 @@ use portcullis_lab::{
 };
 
 use crate::mode::Mode;
+use crate::non_root;
 use crate::tools::{self, Flavour};
 
 /// Timeout for syncs of daemons; long, for busy or emulated machines.
@@ -25,6 +26,7 @@ pub(crate) struct Setup {
     mode: Mode,
     families: Families,
     args: Vec<String>,
+    is_root: bool,
 }
 
 impl Setup {
@@ -36,7 +38,7 @@ impl Setup {
     /// Returns a setup without `--cluster-cidr`: daemons cannot detect local traffic without further arguments.
     pub(crate) fn without_cluster_cidr(fixture: &'static str) -> Self {
         let args = ["--conntrack-max-per-core=0", "-v=4"].map(str::to_owned).to_vec();
-        Self { fixture, mode: Mode::Iptables(Flavour::Nft), families: Families::Dual, args }
+        Self { fixture, mode: Mode::Iptables(Flavour::Nft), families: Families::Dual, args, is_root: true }
     }
 
     /// Adds arguments for the daemons.
@@ -56,6 +58,12 @@ impl Setup {
         self
     }
 
+    /// Runs the daemons as a user other than root, with CAP_NET_ADMIN only.
+    pub(crate) fn non_root(mut self) -> Self {
+        self.is_root = false;
+        self
+    }
+
     /// Sets the families of the cluster.
     pub(crate) fn families(mut self, families: Families) -> Self {
         self.families = families;
@@ -66,11 +74,16 @@ impl Setup {
     pub(crate) fn up(self) -> Testbed {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lab").join(self.fixture);
         let tools = tempfile::tempdir().unwrap();
-        let daemon = DaemonSpec {
-            binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
+        let portcullis = env!("CARGO_BIN_EXE_portcullis");
+        let mut daemon = DaemonSpec {
+            binary: PathBuf::from(portcullis),
             args: self.mode.with_args(&self.args),
             env: vec![("PATH".into(), self.mode.path(tools.path()))],
         };
+        if !self.is_root {
+            daemon.binary = non_root::script_in(tools.path());
+            daemon.env.push(("PORTCULLIS".into(), portcullis.into()));
+        }
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
         let lab = Lab::up(ClusterObjects::read(fixture).unwrap(), options).unwrap();
