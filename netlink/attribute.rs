@@ -44,6 +44,9 @@ pub enum Malformed {
     /// A required attribute is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// A response has a sequence number that was not sent yet.
+    #[error("sequence number {0} belongs to no request")]
+    Sequence(u32),
 }
 
 /// Rounds up to netlink's alignment of 4 bytes.

@@ -129,6 +129,16 @@ impl Error {
         }
     }
 
+    /// Returns the error number of the rejection, or of the system call that failed before the kernel could reject anything.
+    pub fn os_errno(&self) -> Option<i32> {
+        match self {
+            Error::Io { source, .. } => source.raw_os_error(),
+            Error::Overrun { .. } => Some(libc::ENOBUFS),
+            Error::Set { source, .. } | Error::Object { source, .. } => source.os_errno(),
+            _ => self.errno(),
+        }
+    }
+
     /// Returns true if the kernel rejected an entry because its ipset is full (`IPSET_ERR_HASH_FULL`).
     pub fn is_set_full(&self) -> bool {
         let of_a_hash = |entry: &SetEntry| !matches!(entry, SetEntry::Port(_));

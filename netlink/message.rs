@@ -193,6 +193,22 @@ impl<'a> Message<'a> {
         Ok((header, Attributes::new(rest.get(align(N) - N..).unwrap_or_default())))
     }
 
+    /// Returns the position of the request that this message responds to, among `count` requests of which the first has the
+    /// sequence number `first`; `None` if it belongs to an earlier request, whose caller has given up.
+    ///
+    /// # Errors
+    /// [`Malformed::Sequence`] if no request had this number: the response that belongs to it is missing.
+    pub(crate) fn position(&self, first: u32, count: u32) -> Result<Option<u32>, Malformed> {
+        let position = self.sequence.wrapping_sub(first);
+        // Numbers start again after the last one, so the number of an earlier request may be greater.
+        let is_earlier = first.wrapping_sub(self.sequence) < u32::MAX / 2;
+        match position < count {
+            true => Ok(Some(position)),
+            false if is_earlier || self.sequence == 0 => Ok(None),
+            false => Err(Malformed::Sequence(self.sequence)),
+        }
+    }
+
     /// Returns true if the kernel reports that the dump is inconsistent.
     pub(crate) fn dump_interrupted(&self) -> bool {
         self.flags & DUMP_INTERRUPTED != 0
@@ -386,6 +402,26 @@ mod tests {
         batch.add_flags(2, ACK);
         let seen: Vec<_> = Messages::new(batch.bytes()).flatten().map(|m| (m.sequence, m.flags)).collect();
         assert_eq!(seen, [(7, REQUEST | CREATE), (8, REQUEST | CREATE), (9, REQUEST | CREATE | ACK)]);
+    }
+
+    #[test]
+    fn responses_belong_to_this_request_or_an_earlier_one() {
+        let position = |sequence, first, count| {
+            Message { kind: 20, flags: 0, sequence, payload: &[] }.position(first, count)
+        };
+        for (sequence, first, count, expected) in [
+            (7, 7, 1, Ok(Some(0))),
+            (9, 7, 3, Ok(Some(2))),
+            (6, 7, 1, Ok(None)),
+            (0, 7, 1, Ok(None)),
+            (0, u32::MAX - 3, 1, Ok(None)),
+            // The numbers have started again.
+            (u32::MAX - 3, 1, 2, Ok(None)),
+            (8, 7, 1, Err(Malformed::Sequence(8))),
+            (1_000_000, 7, 3, Err(Malformed::Sequence(1_000_000))),
+        ] {
+            assert_eq!(position(sequence, first, count), expected, "{sequence} of {first} and {count}");
+        }
     }
 
     proptest::proptest! {

@@ -42,9 +42,11 @@ pub type UnknownObjects = Vec<String>;
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if other processes keep
 /// changing the rule set.
 pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, UnknownObjects)>> {
-    for _ in 1..MAX_ATTEMPTS {
+    for attempt in 1..MAX_ATTEMPTS {
         match read_once(socket, family, name) {
             Err(error) if error.is_transient() => {}
+            // Repeated once: a damaged response is not the table's fault, and a malformed object would be read again.
+            Err(Error::Malformed { .. }) if attempt == 1 => {}
             done => return done,
         }
     }

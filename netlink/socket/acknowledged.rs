@@ -81,15 +81,14 @@ impl Socket {
                 Err(Error::NoResponse { .. }) if overrun => {
                     return result.and(Err(Error::Overrun { action }));
                 }
-                received => received?,
+                Ok(received) => received,
+                // A rejection explains more than that the rest is missing.
+                Err(error) => return result.and(Err(error)),
             };
             let mut finished = false;
             for message in Messages::new(&self.buffer[..received]) {
                 let message = message.during(action)?;
-                let position = message.sequence.wrapping_sub(first);
-                if position >= count {
-                    continue; // a response to an abandoned request
-                }
+                let Some(position) = message.position(first, count).during(action)? else { continue };
                 let response = message.response().during(action)?;
                 finished |= finishes(position)
                     && matches!(response, Response::Acknowledged | Response::Failed { .. });
@@ -98,6 +97,7 @@ impl Socket {
                 }
             }
             if finished {
+                self.has_unread_responses = false;
                 return result;
             }
         }

@@ -9,6 +9,8 @@
 //! ```
 
 mod acknowledged;
+#[cfg(feature = "test-transport")]
+pub mod faults;
 #[cfg_attr(not(feature = "test-transport"), allow(unreachable_pub, reason = "public for tests only"))]
 mod kernel_transport;
 mod received;
@@ -70,6 +72,8 @@ pub struct Socket {
     transport: ActiveTransport,
     /// The sequence number of the next request; never 0, which marks notifications.
     next_sequence: u32,
+    /// The end of the responses to the last request was not read, because of an error.
+    has_unread_responses: bool,
     buffer: Vec<u8>,
 }
 
@@ -96,7 +100,12 @@ impl Socket {
         let transport = kernel_transport::KernelTransport::open(protocol, groups)?;
         #[cfg(feature = "test-transport")]
         let transport = test_transport::open(protocol, groups)?;
-        Ok(Socket { transport, next_sequence: 1, buffer: vec![0; RECEIVE_BYTES] })
+        Ok(Socket {
+            transport,
+            next_sequence: 1,
+            has_unread_responses: false,
+            buffer: vec![0; RECEIVE_BYTES],
+        })
     }
 
     /// Returns the socket's port id, unique in the network namespace.
@@ -140,6 +149,9 @@ impl Socket {
 
     /// Assigns sequence numbers to a batch and sends it. Returns the sequence number of its first message.
     fn send(&mut self, action: &'static str, batch: &mut Batch, last_flags: u16) -> Result<u32> {
+        if self.has_unread_responses {
+            self.discard_responses(action)?;
+        }
         let mut first = self.next_sequence;
         if first.checked_add(batch.len()).is_none() {
             first = 1;
@@ -149,7 +161,10 @@ impl Socket {
         batch.add_flags(batch.len() - 1, last_flags);
         let mut enlarged = false;
         loop {
-            let Err(source) = self.transport.send(batch.bytes()) else { return Ok(first) };
+            let Err(source) = self.transport.send(batch.bytes()) else {
+                self.has_unread_responses = true;
+                return Ok(first);
+            };
             match source.raw_os_error() {
                 Some(libc::EINTR) => {}
                 // A send must not exceed the send buffer.
@@ -160,6 +175,20 @@ impl Socket {
                 _ => return Err(Error::Io { action, source }),
             }
         }
+    }
+
+    /// Discards the responses to the last request. The kernel rejects another dump with `EBUSY` before the last one has
+    /// ended, and sends its next part when one is read, so that this need not wait.
+    fn discard_responses(&mut self, action: &'static str) -> Result<()> {
+        loop {
+            match self.receive_with(action, true) {
+                Ok(_) | Err(Error::Overrun { .. } | Error::Truncated { .. }) => {}
+                Err(Error::NoResponse { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.has_unread_responses = false;
+        Ok(())
     }
 
     /// Reads one datagram of the kernel into the buffer and returns its length.

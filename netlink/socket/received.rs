@@ -21,12 +21,15 @@ impl Socket {
             let received = self.receive(action)?;
             for message in Messages::new(&self.buffer[..received]) {
                 let message = message.during(action)?;
-                if message.sequence != first {
+                if message.position(first, 1).during(action)?.is_none() {
                     continue;
                 }
                 match message.response().during(action)? {
                     Response::Object => object = Some(read(message)),
-                    Response::Acknowledged => return object.unwrap_or(Err(Error::NoResponse { action })),
+                    Response::Acknowledged => {
+                        self.has_unread_responses = false;
+                        return object.unwrap_or(Err(Error::NoResponse { action }));
+                    }
                     other => {
                         if let Some(error) = other.error(action) {
                             return Err(error);
@@ -37,8 +40,8 @@ impl Socket {
         }
     }
 
-    /// Requests all objects and passes each to `each` as it arrives, without collecting them. After an error of `each`
-    /// the rest is read and discarded, so that the socket remains usable.
+    /// Requests all objects and passes each to `each` as it arrives, without collecting them. After an error of `each` the
+    /// rest is read and discarded.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after the last object, if a concurrent change made the dump inconsistent;
@@ -59,21 +62,27 @@ impl Socket {
                     result = result.and(Err(lost));
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return result.and(Err(error)),
             };
             for message in Messages::new(&self.buffer[..received]) {
                 let message = message.during(action)?;
-                if message.sequence != first {
+                if message.position(first, 1).during(action)?.is_none() {
                     continue;
                 }
                 interrupted |= message.dump_interrupted();
                 match message.response().during(action)? {
                     Response::Object => result = result.and_then(|()| each(message)),
-                    Response::Done if interrupted => return result.and(Err(Error::Interrupted { action })),
-                    Response::Done => return result,
+                    Response::Done => {
+                        self.has_unread_responses = false;
+                        return if interrupted {
+                            result.and(Err(Error::Interrupted { action }))
+                        } else {
+                            result
+                        };
+                    }
                     other => {
                         if let Some(error) = other.error(action) {
-                            return Err(error);
+                            return result.and(Err(error));
                         }
                     }
                 }
@@ -85,7 +94,8 @@ impl Socket {
     /// which happens on a non-blocking socket only.
     ///
     /// # Errors
-    /// [`Error::Overrun`] if notifications were lost since the last read; the next call continues after the gap.
+    /// [`Error::Overrun`] if notifications were lost since the last read, or one was malformed; the next call continues after
+    /// the gap.
     pub fn events(
         &mut self,
         action: &'static str,
@@ -97,7 +107,13 @@ impl Socket {
             Err(error) => return Err(error),
         };
         for message in Messages::new(&self.buffer[..received]) {
-            each(message.during(action)?)?;
+            match message.during(action).and_then(&mut each) {
+                Err(error @ (Error::Malformed { .. } | Error::Decode { .. })) => {
+                    tracing::debug!(%error, "a notification cannot be read; it counts as lost");
+                    return Err(Error::Overrun { action });
+                }
+                read => read?,
+            }
         }
         Ok(true)
     }
