@@ -34,18 +34,18 @@ impl SyncError {
         SyncError { kind, message: message.to_string(), errno: None }
     }
 
-    /// Returns the error for a failed request to the kernel, which returned an error number or did not respond.
-    pub(crate) fn from_kernel(message: impl fmt::Display, errno: Option<i32>) -> Self {
-        let kind = match errno {
+    /// Returns an error with this message for a failed netlink request, which the kernel rejected or never received.
+    pub(crate) fn from_kernel(message: impl fmt::Display, error: &netlink::Error) -> Self {
+        let kind = match error.errno() {
             Some(_) => SyncErrorKind::KernelRejected,
             None => SyncErrorKind::KernelUnavailable,
         };
-        SyncError::new(kind, message).with_errno(errno)
+        SyncError::new(kind, message).with_errno(error.os_errno())
     }
 
     /// Returns the error for a failed netlink request. `context` begins the message.
     pub fn from_netlink(context: impl fmt::Display, error: &netlink::Error) -> Self {
-        SyncError::from_kernel(format_args!("{context}: {error}"), error.errno())
+        SyncError::from_kernel(format_args!("{context}: {error}"), error)
     }
 
     /// Adds the error number.
@@ -65,7 +65,7 @@ impl SyncError {
         self.kind
     }
 
-    /// Returns the error number (`libc::ENOENT`, …), if the kernel returned one.
+    /// Returns the error number (`libc::ENOENT`, …) of the kernel's rejection, or of the system call that failed.
     pub fn errno(&self) -> Option<i32> {
         self.errno
     }

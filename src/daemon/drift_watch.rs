@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use portcullis_netlink::nf_tables::RulesetEvents;
 use portcullis_netlink::socket::Socket;
 
 use crate::control::{Mailbox, Notifier, Wake};
+
+/// The wait after events could not be read.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// An external change to the rules, with a description of the process that made it.
 #[derive(Clone, Debug)]
@@ -75,8 +79,8 @@ fn follow(table: &str, mut events: RulesetEvents, latest: &AtomicU32, notifier: 
         });
         if let Err(error) = read {
             if !error.is_transient() {
-                tracing::warn!(%error, table, "lost the subscription to nf_tables events; drift will no longer be detected");
-                return;
+                tracing::warn!(%error, table, "cannot read nf_tables events; reading again in {} s", RETRY.as_secs());
+                std::thread::sleep(RETRY);
             }
             latest.store(0, Relaxed);
             changed_by = Some("an unknown process; the kernel dropped notifications".to_owned());

@@ -1,11 +1,16 @@
 //! Threads that wait for notifications of the kernel, and notify the loop.
 
+use std::time::Duration;
+
 use portcullis_netlink::Result;
 
 use crate::control::{Mailbox, Notifier, Wake};
 
-/// Starts a thread that runs `follow` until the process ends, and returns the mailbox of its notifications. If the kernel
-/// does not send notifications, `consequence` is logged and the mailbox stays empty.
+/// The wait before another subscription after one has failed; it doubles up to the second value.
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(5)];
+
+/// Starts a thread that runs `follow` until the process ends, and returns the mailbox of its notifications. If `follow` fails,
+/// `consequence` is logged, and after a wait it runs again; changes in between are notified once.
 pub(super) fn spawn(
     name: &str,
     consequence: &'static str,
@@ -14,8 +19,14 @@ pub(super) fn spawn(
 ) -> Mailbox<()> {
     let (notifier, mailbox) = Mailbox::new(wake);
     let listen = move || {
-        if let Err(error) = follow(&notifier) {
-            tracing::warn!(%error, "{consequence}");
+        let mut wait = RETRY[0];
+        while let Err(error) = follow(&notifier) {
+            tracing::warn!(%error, "{consequence}; subscribing again in {} s", wait.as_secs());
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(RETRY[1]);
+            if !notifier.notify(()) {
+                return;
+            }
         }
     };
     if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(listen) {

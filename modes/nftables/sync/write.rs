@@ -106,6 +106,6 @@ pub(super) fn is_object_rejection(error: &Error) -> bool {
 impl From<&WriteError> for SyncError {
     fn from(error: &WriteError) -> Self {
         let (WriteError::Kernel(source) | WriteError::Baseline(source)) = error;
-        SyncError::from_kernel(format_args!("nf_tables: {error}"), source.errno())
+        SyncError::from_kernel(format_args!("nf_tables: {error}"), source)
     }
 }
