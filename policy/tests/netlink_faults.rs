@@ -65,7 +65,7 @@ impl Cluster {
         PODS.into_iter().for_each(|one| apply(pod(one), &mut dirty));
         apply(policy("db", &["web"]), &mut dirty);
         let scope = Scope::Node(Name::new("node-1"));
-        let before = Compiler::from_index(scope, &index);
+        let before = Compiler::from_index(scope.clone(), &index);
         let mut after = Compiler::from_index(scope, &index);
         let mut dirty = DirtyPolicyObjects::default();
         let mut apply = |(kind, value): (Kind, Value)| {
