@@ -16,6 +16,7 @@ pub mod desired;
 pub mod endpoint_slice;
 pub mod endpoint_topology;
 pub mod event;
+mod excerpt;
 pub mod index;
 mod interned;
 pub mod ipvs_scheduler;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::cluster_network_policy::raw::RawClusterNetworkPolicy;
 use crate::endpoint_slice::{EndpointSlice, RawEndpointSlice};
+use crate::excerpt::excerpt;
 use crate::kind::Kind;
 use crate::metadata::is_name;
 use crate::name::{Name, NamespacedName};
@@ -18,6 +19,9 @@ use crate::problem::Problem;
 use crate::service::{RawService, Service};
 use crate::service_cidr::{RawServiceCidr, ServiceCidr};
 use crate::strict_deserializer::StrictDeserializer;
+
+/// The number of bytes of a field's path, of its value, and of the message about it.
+const MAX_TEXT: usize = 300;
 
 /// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +57,7 @@ impl ObjectKey {
         };
         for (field, value) in [("name", name), ("namespace", namespace)] {
             if !is_name(value) {
-                return Err(ObjectError::InvalidName { kind, field, value: value.to_owned() });
+                return Err(ObjectError::InvalidName { kind, field, value: excerpt(value, MAX_TEXT) });
             }
         }
         Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
@@ -131,7 +135,11 @@ impl Object {
         let mut problems = Vec::new();
         match Object::from_value(kind, value, &mut problems) {
             Ok(object) => Ok(ParsedObject { object, problems }),
-            Err((field, message)) => Err(ObjectError::Field { key, field, message }),
+            Err((field, message)) => Err(ObjectError::Field {
+                key,
+                field: excerpt(field, MAX_TEXT),
+                message: excerpt(message, MAX_TEXT),
+            }),
         }
     }
 }

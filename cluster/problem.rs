@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::excerpt::excerpt;
+
+/// The number of bytes of a field's path, and of its value.
+const MAX_TEXT: usize = 300;
+
 /// An invalid field of an object. The rest of the object is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -24,8 +29,8 @@ impl Problem {
         expected: impl Into<Cow<'static, str>>,
     ) -> Self {
         Problem {
-            field: field.into(),
-            value: value.to_string(),
+            field: excerpt(field, MAX_TEXT),
+            value: excerpt(value.to_string(), MAX_TEXT),
             expected: expected.into(),
             consequence: None,
         }

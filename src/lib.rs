@@ -7,6 +7,7 @@ mod conntrack_settings;
 pub mod control;
 pub mod daemon;
 mod error_chain;
+mod fair_limit;
 mod file_descriptors;
 mod file_watch;
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub(crate) struct FinishedSync {
     pub(crate) unwritten: Vec<String>,
     /// New facts about objects, which users see as Events.
     pub(crate) notices: Vec<ObjectNotice>,
+    /// The number of further facts, of which there were too many.
+    pub(crate) omitted_notices: usize,
     /// Measurements for metrics that only this controller has.
     pub(crate) measurements: Measurements,
 }
@@ -64,5 +66,5 @@ pub(crate) struct ObjectNotice {
     /// The reason of the Event.
     pub(crate) reason: &'static str,
     /// The text.
-    pub(crate) sentences: Vec<String>,
+    pub(crate) note: String,
 }

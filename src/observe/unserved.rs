@@ -4,6 +4,8 @@ use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
 use portcullis_cluster::{Kind, ObjectKey};
 
 use crate::control::{ObjectNotice, UnservedCounts};
+use crate::fair_limit::{Limited, limit};
+use crate::source::join_note;
 use crate::truncated_list;
 
 /// The reason of the Event about a Service with an unserved frontend.
@@ -12,11 +14,16 @@ const NOT_SERVED: &str = "FrontendNotServed";
 /// The maximum number of frontends of a Service that a log line names.
 const NAMED: usize = 3;
 
+/// The maximum number of notices of one sync. Fewer lead to Events, as namespaces have budgets.
+const NOTICES: usize = 1000;
+
 /// Changes to the unserved frontends.
 #[derive(Debug, Default)]
 pub(crate) struct UnservedReport {
     /// Notices about Services with other unserved frontends than before.
     pub(crate) notices: Vec<ObjectNotice>,
+    /// The number of further notices, of which there were too many.
+    pub(crate) omitted_notices: usize,
     /// The numbers of unserved frontends; `None` if nothing changed.
     pub(crate) counts: Option<UnservedCounts>,
 }
@@ -25,6 +32,10 @@ impl UnservedReport {
     /// Adds a later report.
     pub(crate) fn add(&mut self, later: UnservedReport) {
         self.notices.extend(later.notices);
+        self.omitted_notices += later.omitted_notices;
+        let notices = limit_notices(std::mem::take(&mut self.notices));
+        self.omitted_notices += notices.omitted;
+        self.notices = notices.items;
         self.counts = later.counts.or(self.counts);
     }
 }
@@ -40,9 +51,9 @@ pub(crate) fn report(desired: &mut Desired) -> Option<UnservedReport> {
         let unserved = desired.unserved(&service);
         if !unserved.is_empty() {
             tracing::warn!(%service, "Service {service}: {}", summary(&unserved));
-            let sentences = unserved.iter().map(ToString::to_string).collect();
+            let note = join_note(unserved.iter().map(ToString::to_string).collect());
             let object = ObjectKey { kind: Kind::Service, name: service };
-            notices.push(ObjectNotice { object, reason: NOT_SERVED, sentences });
+            notices.push(ObjectNotice { object, reason: NOT_SERVED, note });
         } else if desired.services().contains_key(&service) {
             tracing::info!(%service, "Service {service} is served at all of its addresses and node ports again");
         }
@@ -54,7 +65,13 @@ pub(crate) fn report(desired: &mut Desired) -> Option<UnservedReport> {
         shadowed: count(|reason| matches!(reason, UnservedReason::Shadowed { .. })),
         not_allowed: count(|reason| matches!(reason, UnservedReason::OutsideAllowedCidrs)),
     };
-    Some(UnservedReport { notices, counts: Some(counts) })
+    let Limited { items: notices, omitted: omitted_notices } = limit_notices(notices);
+    Some(UnservedReport { notices, omitted_notices, counts: Some(counts) })
+}
+
+fn limit_notices(notices: Vec<ObjectNotice>) -> Limited<ObjectNotice> {
+    let namespace = |notice: &ObjectNotice| notice.object.name.namespace.to_string();
+    limit(notices, NOTICES, namespace, |notice| notice.object.clone())
 }
 
 /// Logs all frontends that are not served.

@@ -34,8 +34,8 @@ use tokio::task::JoinSet;
 pub use access::{Access, AccessError};
 #[cfg(test)]
 pub(crate) use api::EventQueue;
-pub(crate) use api::START;
 pub use api::{EventRecorder, EventReporter, EventType, ListWatchOptions, SILENCE_LIMIT};
+pub(crate) use api::{START, join_note};
 pub use manifests::{Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;
 pub use source_health::{KindStatus, SourceHealth};

@@ -248,7 +248,7 @@ impl ServiceController {
             addresses,
             result.local_endpoints_changed,
         );
-        let UnservedReport { notices, counts } = self.unserved.take().unwrap_or_default();
+        let UnservedReport { notices, omitted_notices, counts } = self.unserved.take().unwrap_or_default();
         let measurements = ServiceMeasurements {
             programming_latencies: match error {
                 None => self.programming_latency.take(Timestamp::now()),
@@ -263,6 +263,7 @@ impl ServiceController {
             objects: worker.desired.services().len(),
             unwritten: result.unwritten(),
             notices,
+            omitted_notices,
             measurements: Measurements::Services(measurements),
         };
         self.status.sync_finished(sync, Moment::now());

@@ -112,8 +112,9 @@ impl ControllerStatuses {
         }
         for notice in &sync.notices {
             let names = [notice.reason, name.event_action];
-            self.recorder.shared_event(&notice.object, names, notice.sentences.clone());
+            self.recorder.shared_event(&notice.object, names, notice.note.clone());
         }
+        self.recorder.omit(sync.omitted_notices as u64);
         let isolated: BTreeSet<&ObjectKey> =
             seen.isolated.values().flatten().map(|isolated| &isolated.object).collect();
         self.metrics.set_isolated_objects(name.label, isolated.len());

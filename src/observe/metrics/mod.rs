@@ -13,7 +13,6 @@ mod policies;
 mod portcullis;
 mod process;
 mod register;
-mod series_limit;
 pub mod services;
 
 use std::fmt;
@@ -27,11 +26,11 @@ pub use build_info::{KUBERNETES_MINOR, git_version};
 pub use connections::ConnectionMetrics;
 
 use crate::config::ProxyMode;
+use crate::fair_limit::{Limited, limit};
 use crate::source::KindStatus;
 use kube_proxy::KubeProxyMetrics;
 use portcullis::PortcullisMetrics;
 use register::Registrar;
-use series_limit::{Limited, limit};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -11,7 +11,7 @@ use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
 use super::Metrics;
 use super::counter_func::{describe, family};
 use super::register::Registrar;
-use super::series_limit::limit;
+use crate::fair_limit::limit;
 
 /// Buckets of sync durations: from 0.1 ms to 20 s.
 const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0, 20.0];

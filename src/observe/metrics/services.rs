@@ -4,7 +4,7 @@ use portcullis_modes::{ServicePortTraffic, TrafficVolume};
 use prometheus::{Registry, TextEncoder};
 
 use super::register::Registrar;
-use super::series_limit::limit;
+use crate::fair_limit::limit;
 
 /// The number of Service ports with traffic metrics, each of which has up to five series.
 const PORTS: usize = 20_000;

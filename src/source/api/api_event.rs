@@ -176,7 +176,7 @@ impl ApiEvent {
 }
 
 /// Joins as many sentences as fit into a note, and the number of the rest.
-pub(super) fn join_note(sentences: Vec<String>) -> String {
+pub(crate) fn join_note(sentences: Vec<String>) -> String {
     let mut note = String::new();
     for (used, sentence) in sentences.iter().enumerate() {
         let rest = format!("; and {} more", sentences.len() - used);

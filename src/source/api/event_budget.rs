@@ -42,9 +42,9 @@ impl EventBudget {
         namespaces.entry(key.into()).or_insert_with(|| TokenBucket::new(BURST, now)).take(BURST, REFILL, now)
     }
 
-    /// Counts an Event that is not created.
-    pub(super) fn count_omitted(&self) {
-        self.omitted.fetch_add(1, Ordering::Relaxed);
+    /// Counts Events that are not created.
+    pub(super) fn count_omitted(&self, events: u64) {
+        self.omitted.fetch_add(events, Ordering::Relaxed);
     }
 
     /// Returns the number of Events that were omitted since the start.

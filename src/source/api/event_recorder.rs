@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::api_event::{ApiEvent, EventType, ObjectVersion, join_note};
+use super::api_event::{ApiEvent, EventType, ObjectVersion};
 use super::event_budget::EventBudget;
 use super::request::{Request, http_request};
 use super::request_error::{RequestError, StatusError};
@@ -144,9 +144,9 @@ impl EventRecorder {
     }
 
     /// Records a warning about an object that all nodes report alike, so that one Event is created for all nodes.
-    pub fn shared_event(&self, object: &ObjectKey, names: [&'static str; 2], sentences: Vec<String>) {
+    pub fn shared_event(&self, object: &ObjectKey, names: [&'static str; 2], note: String) {
         let ObjectKey { kind, name } = object.clone();
-        self.send(ApiEvent::of_cluster(kind, name, EventType::Warning, names, join_note(sentences)));
+        self.send(ApiEvent::of_cluster(kind, name, EventType::Warning, names, note));
     }
 
     /// Queues an Event, or omits it if the budget of the object's namespace is exhausted or the queue is full.
@@ -158,11 +158,18 @@ impl EventRecorder {
             || (queue.items.capacity() > RESERVED_FOR_NODE
                 && queue.budget.take(name.namespace.as_str(), std::time::Instant::now()));
         if !is_within_budget {
-            queue.budget.count_omitted();
+            queue.budget.count_omitted(1);
             tracing::debug!(object = %event.regarding, "too many Events; this one is omitted");
         } else if let Err(TrySendError::Full(item)) = queue.items.try_send(Item::Event(Box::new(event))) {
-            queue.budget.count_omitted();
+            queue.budget.count_omitted(1);
             tracing::debug!(?item, "the queue of Events is full; this one is omitted");
+        }
+    }
+
+    /// Counts Events that are not recorded, as there are too many.
+    pub fn omit(&self, events: u64) {
+        if let Some(queue) = &self.0 {
+            queue.budget.count_omitted(events);
         }
     }
 

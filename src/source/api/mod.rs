@@ -30,6 +30,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 pub use api_event::EventType;
+pub(crate) use api_event::join_note;
 pub(super) use api_event::{ApiEvent, ObjectVersion};
 #[cfg(test)]
 pub(crate) use event_recorder::EventQueue;

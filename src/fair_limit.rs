@@ -1,20 +1,20 @@
-//! Limit of metric series that grow with objects of the cluster.
+//! Limit of what is reported about objects of the cluster, such as metric series.
 //!
-//! Whoever creates objects chooses their number, and each series costs memory here and in Prometheus. Below the limit nothing
-//! is omitted. Above it, namespaces share the limit fairly: those with few series keep all, and only those with many lose
-//! some, the last ones by name.
+//! Whoever creates objects chooses their number, and each report costs memory here and elsewhere. Below the limit nothing is
+//! omitted. Above it, namespaces share the limit fairly: those with few items keep all, and only those with many lose some,
+//! the last ones in order.
 
 use std::collections::BTreeMap;
 
 /// Items within the limit, and the number of the rest.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Limited<T> {
-    pub(super) items: Vec<T>,
-    pub(super) omitted: usize,
+pub(crate) struct Limited<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) omitted: usize,
 }
 
 /// Returns up to `limit` items. If some are omitted, the others are sorted by `key`.
-pub(super) fn limit<T, K: Ord>(
+pub(crate) fn limit<T, K: Ord>(
     items: impl IntoIterator<Item = T>,
     limit: usize,
     namespace: impl Fn(&T) -> String,
