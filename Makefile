@@ -22,7 +22,11 @@ QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 UNIT := $(BUILD) mandoc:mandoc systemd-analyze:systemd
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
 
-.PHONY: help demo test test-unit fuzz bench lint bless deb qemu
+# Duration of `make chaos` and `make soak`.
+chaos: SECONDS ?= 600
+soak: SECONDS ?= 3600
+
+.PHONY: help demo test test-unit fuzz chaos soak bench lint bless deb qemu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +55,16 @@ fuzz: ## Fuzz each target for a minute (SECONDS=…, TARGETS=… for some of the
 	$(call install,$(BUILD))
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-fuzz
 	fuzz/run.sh $(SECONDS) $(TARGETS)
+
+chaos: ## Test the daemon with random clusters and changes against a model, for SECONDS=600; CHAOS_SEED=… for a first seed (root)
+	$(call as_root,creates network namespaces and writes rules in them)
+	$(call install,$(TEST))
+	CHAOS_SECONDS='$(SECONDS)' $(CARGO) test --locked --test chaos -- random::
+
+soak: ## Change objects under traffic in all modes, SECONDS=3600 in total; fails if connections or memory are lost (root)
+	$(call as_root,creates network namespaces and writes rules in them)
+	$(call install,$(TEST))
+	SOAK_SECONDS='$(SECONDS)' $(CARGO) test --locked --test chaos -- soak:: --test-threads=1
 
 bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, and packet rates (root)
 	$(call as_root,creates network namespaces and writes rules in them)

@@ -242,6 +242,12 @@ impl ApiServer {
         lock(&self.shared.store).compact();
     }
 
+    /// Compacts the history and forgets it, for long tests. Watches that are open must have received it.
+    pub(crate) fn forget_history(&self) {
+        lock(&self.shared.store).forget_history();
+        lock(&self.shared.requests).clear();
+    }
+
     /// Sets the response to requests for streaming lists.
     pub(crate) fn set_streaming(&self, streaming: Streaming) {
         lock(&self.shared.settings).streaming = streaming;
@@ -285,6 +291,11 @@ impl ApiServer {
     /// Returns true if all planned faults were used.
     pub(crate) fn all_failed(&self) -> bool {
         lock(&self.shared.faults).is_empty()
+    }
+
+    /// Removes all planned faults.
+    pub(crate) fn clear_faults(&self) {
+        lock(&self.shared.faults).clear();
     }
 
     /// Interrupts all watches.

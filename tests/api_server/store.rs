@@ -41,6 +41,11 @@ impl Store {
         self.compacted = self.revision;
     }
 
+    pub(super) fn forget_history(&mut self) {
+        self.compacted = self.revision;
+        self.history.clear();
+    }
+
     pub(super) fn set_revision(&mut self, revision: u64) -> u64 {
         self.revision = self.revision.max(revision);
         self.revision

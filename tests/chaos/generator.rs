@@ -1,0 +1,184 @@
+//! Random scenarios.
+
+use super::foreign;
+use super::objects;
+use super::policies;
+use super::pools::{ALL_PODS, NAMESPACES, OTHER_NODE, PODS, SERVICES, ServiceSlot};
+use super::random::Random;
+use super::scenario::{Scenario, Tools};
+use super::step::{ApiFault, Mode, Signal, Step};
+
+/// Number of quiet moments in a scenario.
+const ROUNDS: usize = 6;
+
+/// The kinds of scenarios, by the kernel that they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The kernel has nf_tables: iptables and nftables mode, with policies.
+    NfTables,
+    /// User-mode Linux: ipvs and iptables mode with the legacy tools, without policies.
+    Ipvs,
+}
+
+impl Kernel {
+    fn modes(self) -> [Mode; 2] {
+        match self {
+            Kernel::NfTables => [Mode::Nftables, Mode::Iptables],
+            Kernel::Ipvs => [Mode::Ipvs, Mode::Iptables],
+        }
+    }
+}
+
+pub(crate) fn scenario(seed: u64, kernel: Kernel) -> Scenario {
+    let mut generator =
+        Generator { random: Random::new(seed), kernel, mode: Mode::Nftables, tools: Tools::Nft };
+    generator.scenario(seed)
+}
+
+struct Generator {
+    random: Random,
+    kernel: Kernel,
+    mode: Mode,
+    tools: Tools,
+}
+
+impl Generator {
+    fn scenario(&mut self, seed: u64) -> Scenario {
+        let modes = self.kernel.modes();
+        let first = modes[usize::from(self.random.chance(if self.kernel == Kernel::Ipvs { 10 } else { 45 }))];
+        let is_legacy = self.kernel == Kernel::Ipvs || self.random.chance(25);
+        self.tools = if is_legacy { Tools::Legacy } else { Tools::Nft };
+        self.mode = first;
+        let policies = self.kernel == Kernel::NfTables;
+        let mut steps = self.first_objects(policies);
+        steps.push(Step::Packets);
+        for round in 0..ROUNDS {
+            for _ in 0..1 + self.random.below(6) {
+                self.steps(policies, &mut steps);
+            }
+            steps.push(if round % 3 == 2 { Step::Packets } else { Step::Check });
+        }
+        Scenario { note: String::new(), seed, mode: first, tools: self.tools, policies, steps }
+    }
+
+    fn first_objects(&mut self, policies: bool) -> Vec<Step> {
+        let random = &mut self.random;
+        let mut objects: Vec<_> = ALL_PODS[..PODS].iter().map(|slot| objects::pod(*slot, "web")).collect();
+        objects.extend((0..PODS).map(|_| objects::random_pod(random)));
+        for slot in ServiceSlot::all() {
+            if random.chance(80) {
+                objects.push(objects::random_service(random, &slot));
+            }
+            objects.extend((0..2).map(|_| objects::random_slice(random, &slot)));
+        }
+        if policies {
+            objects.extend((0..random.below(4)).map(|_| policies::random_network_policy(random)));
+            objects.extend((0..random.below(2)).map(|_| policies::random_cluster_network_policy(random)));
+        }
+        objects.into_iter().map(Step::Apply).collect()
+    }
+
+    /// Adds one or a few steps.
+    fn steps(&mut self, policies: bool, steps: &mut Vec<Step>) {
+        match self.random.below(100) {
+            0..=64 => steps.push(self.change(policies)),
+            65..=74 => self.restart(policies, steps),
+            75..=84 => {
+                let command = foreign::random_command(&mut self.random, self.mode, self.tools, policies);
+                steps.push(Step::Foreign(command));
+            }
+            85..=94 => steps.push(Step::Fault(self.fault())),
+            _ => steps.push(Step::Wait(self.random.pick(&[10, 50, 200, 1_000]))),
+        }
+    }
+
+    /// Ends the daemon, changes a few objects, and starts it, sometimes in another mode.
+    fn restart(&mut self, policies: bool, steps: &mut Vec<Step>) {
+        steps.push(Step::Stop(self.random.pick(&[Signal::Kill, Signal::Term])));
+        for _ in 0..self.random.below(3) {
+            steps.push(self.change(policies));
+        }
+        if self.random.chance(40) {
+            self.mode = self.random.pick(&self.kernel.modes());
+        }
+        steps.push(Step::Start(self.mode));
+    }
+
+    fn change(&mut self, policies: bool) -> Step {
+        let random = &mut self.random;
+        let slot = ServiceSlot::new(random.below(SERVICES));
+        match random.below(if policies { 100 } else { 62 }) {
+            0..=29 => Step::Apply(objects::random_slice(random, &slot)),
+            30..=46 => Step::Apply(objects::random_service(random, &slot)),
+            47..=51 => delete("Service", slot.namespace, &slot.name),
+            52..=57 => {
+                let name = format!("{}-{}-{}", slot.name, random.pick(&["v4", "v6"]), random.below(2));
+                delete("EndpointSlice", slot.namespace, &name)
+            }
+            58..=61 => {
+                if random.chance(15) {
+                    return delete("Node", "", OTHER_NODE);
+                }
+                Step::Apply(objects::random_node(random))
+            }
+            62..=74 => Step::Apply(objects::random_pod(random)),
+            75..=77 => {
+                let slot = random.pick(&ALL_PODS[..PODS]);
+                delete("Pod", slot.namespace, slot.name)
+            }
+            78..=80 => {
+                if random.chance(20) {
+                    return delete("Namespace", "", random.pick(&NAMESPACES));
+                }
+                Step::Apply(objects::random_namespace(random))
+            }
+            81..=88 => Step::Apply(policies::random_network_policy(random)),
+            89..=91 => delete("NetworkPolicy", random.pick(&NAMESPACES), &format!("n{}", random.below(4))),
+            92..=97 => Step::Apply(policies::random_cluster_network_policy(random)),
+            _ => delete("ClusterNetworkPolicy", "", &format!("c{}", random.below(3))),
+        }
+    }
+
+    fn fault(&mut self) -> ApiFault {
+        let random = &mut self.random;
+        let on = random
+            .pick(&[
+                "/services",
+                "/endpointslices",
+                "/pods",
+                "/networkpolicies",
+                "/nodes",
+                "/namespaces",
+                "/",
+            ])
+            .to_owned();
+        match random.below(12) {
+            0 | 1 => ApiFault::Disconnect,
+            2 => ApiFault::Close,
+            3 | 4 => ApiFault::Compact,
+            5 | 6 => ApiFault::Status {
+                code: random.pick(&[403, 410, 429, 500, 503, 504]),
+                on,
+                times: 1 + random.below(3),
+            },
+            7 => ApiFault::Interrupt { text: random.pick(&["", "{", "{\"items\": [{\"meta"]).to_owned(), on },
+            8 => ApiFault::Hang { on },
+            9 => ApiFault::Garbage {
+                text: random
+                    .pick(&[
+                        "garbage\n",
+                        "{\"type\": \"ADDED\"}\n",
+                        "\n",
+                        "{\"type\": \"WHAT\", \"object\": {}}\n",
+                    ])
+                    .to_owned(),
+            },
+            10 => ApiFault::Streaming { supported: random.chance(50) },
+            _ => random.pick(&[true, false]).then_some(ApiFault::Down).unwrap_or(ApiFault::Up),
+        }
+    }
+}
+
+fn delete(kind: &str, namespace: &str, name: &str) -> Step {
+    Step::Delete { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+}

@@ -1,0 +1,79 @@
+//! Memory, descriptors and threads of the daemon over time.
+
+use std::fs;
+
+/// Resources of a process at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// Anonymous resident memory in KiB: without code and files, which the kernel may drop and read again.
+    pub(super) anonymous_kib: u64,
+    pub(super) descriptors: u64,
+    pub(super) threads: u64,
+}
+
+impl Sample {
+    pub(super) fn read(pid: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+        Some(Sample { anonymous_kib: field("RssAnon:")?, descriptors, threads: field("Threads:")? })
+    }
+}
+
+/// The first and the last quarter of a soak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quarters {
+    /// The medians of anonymous memory in KiB.
+    pub(super) anonymous_kib: [u64; 2],
+    /// The lowest number of descriptors: a request or a tool opens some for a moment, a leak raises the lowest number.
+    pub(super) descriptors: [u64; 2],
+    /// The lowest number of threads, for the same reason.
+    pub(super) threads: [u64; 2],
+}
+
+impl Quarters {
+    /// Returns the quarters of samples after a start of which a tenth is left out.
+    pub(super) fn new(samples: &[Sample]) -> Option<Self> {
+        let samples = &samples[samples.len() / 10..];
+        let quarter = samples.len() / 4;
+        let ends = [samples.get(..quarter)?, samples.get(samples.len() - quarter..)?];
+        let median = |samples: &[Sample]| {
+            let mut all: Vec<u64> = samples.iter().map(|sample| sample.anonymous_kib).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied()
+        };
+        let lowest = |of: fn(&Sample) -> u64| {
+            let [first, last] = ends.map(|samples| samples.iter().map(of).min());
+            Some([first?, last?])
+        };
+        Some(Quarters {
+            anonymous_kib: [median(ends[0])?, median(ends[1])?],
+            descriptors: lowest(|sample| sample.descriptors)?,
+            threads: lowest(|sample| sample.threads)?,
+        })
+    }
+}
+
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn quarters_compare_the_ends() {
+        let sample = |n: u64| Sample {
+            anonymous_kib: if n < 10 { 1 } else { 1000 + n },
+            descriptors: 20 + n % 2 + n / 80,
+            threads: 5 + n % 3,
+        };
+        let samples: Vec<Sample> = (0..100).map(sample).collect();
+        let quarters = Quarters::new(&samples).unwrap();
+        assert_eq!(quarters.anonymous_kib, [1021, 1089]);
+        assert_eq!((quarters.descriptors, quarters.threads), ([20, 20], [5, 5]));
+        let last: Vec<Sample> =
+            samples.iter().map(|s| Sample { descriptors: s.descriptors.max(21), ..*s }).collect();
+        let leak: Vec<Sample> = samples[..50].iter().chain(&last[50..]).copied().collect();
+        assert_eq!(Quarters::new(&leak).unwrap().descriptors, [20, 21]);
+        assert_eq!(Quarters::new(&samples[..3]), None);
+    }
+}
