@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use portcullis_netlink::nf_tables::{Chain, Set, Table};
 
+use super::names::PICKED_UP;
+
 /// Differences in one chain, set, map or counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDifference {
@@ -24,8 +26,9 @@ struct Section {
     lines: Vec<String>,
 }
 
-/// Compares the kernel's table with the desired one. Returns differences by name, chains first. Comments and counter
-/// values are ignored. `foreign` are objects in the kernel's table that Portcullis does not know.
+/// Compares the kernel's table with the desired one. Returns differences by name, chains first. Comments and counter values
+/// are ignored, and the protocols that the daemon picks up for a while after its start. `foreign` are objects in the
+/// kernel's table that Portcullis does not know.
 pub fn differences(desired: &Table, actual: Option<&Table>, foreign: &[String]) -> Vec<TableDifference> {
     let mut desired = sections(desired);
     let mut all = actual.map(sections).unwrap_or_default();
@@ -57,7 +60,8 @@ fn sections(table: &Table) -> BTreeMap<String, Section> {
     });
     let sets = table.sets.iter().map(|(name, set)| {
         let kind = if set.spec.is_map() { "map" } else { "set" };
-        (format!("{kind} {name}"), Section { comment: text(&set.spec.comment), lines: set_lines(set) })
+        let lines = set_lines(set, &**name != PICKED_UP);
+        (format!("{kind} {name}"), Section { comment: text(&set.spec.comment), lines })
     });
     let counters = table.counters.iter().map(|(name, comment)| {
         (format!("counter {name}"), Section { comment: text(comment), lines: Vec::new() })
@@ -69,13 +73,13 @@ fn chain_lines(chain: &Chain) -> Vec<String> {
     lines_of(&Chain { comment: None, ..chain.clone() })
 }
 
-/// Returns the set's properties, then its elements.
-fn set_lines(set: &Set) -> Vec<String> {
+/// Returns the set's properties, then its elements if they are compared.
+fn set_lines(set: &Set, with_elements: bool) -> Vec<String> {
     let mut bare = Set::new(set.spec.clone());
     // The kernel may choose the size.
     (bare.spec.comment, bare.spec.size) = (None, None);
     let mut lines = lines_of(&bare);
-    lines.extend(set.element_lines());
+    lines.extend(with_elements.then(|| set.element_lines()).into_iter().flatten());
     lines
 }
 
@@ -101,6 +105,7 @@ mod tests {
         let set =
             Set::with_elements(spec, [(key("10.0.0.1"), Element::new()), (key("10.0.0.2"), Element::new())]);
         table.sets.insert("s".into(), set);
+        table.sets.insert(PICKED_UP.into(), Set::new(SetSpec::new(&[DataType::InetProto])));
         table.counters.insert("c".into(), Some("drops".into()));
         table
     }
@@ -125,6 +130,9 @@ mod tests {
             table.chains.values_mut().for_each(|chain| chain.comment = None);
             table.sets.values_mut().for_each(|set| set.spec.comment = None);
             table.sets.values_mut().for_each(|set| set.spec.size = Some(7));
+            // The daemon adds it for two minutes.
+            let picked_up = table.sets.get_mut(PICKED_UP).expect("it is there");
+            picked_up.elements.insert(Key::new().protocol(6), Element::new());
         });
         assert_eq!(lines(&comments, &[]), none);
         type Row<'a> = (fn(&mut Table), &'a [&'a str], &'a str);
@@ -150,6 +158,6 @@ mod tests {
         for (change, foreign, expected) in rows {
             assert_eq!(lines(&changed(change), foreign), [expected]);
         }
-        assert_eq!(differences(&table(), None, &[]).len(), 3, "no table at all");
+        assert_eq!(differences(&table(), None, &[]).len(), 4, "no table at all");
     }
 }

@@ -10,15 +10,16 @@ use super::cluster::ModelCluster;
 use super::connections;
 use super::model::{Connection, Expected, Outcome};
 use super::node::NodeUnderTest;
-use super::pools::{ALL_PODS, NODE, ServiceSlot, node_addresses};
-use super::quiet::{LIMIT, series};
+use super::pools::{ALL_PODS, NODE, NODE_ECHO_PORT, SHARED_EXTERNAL_IPS, ServiceSlot, node_addresses};
+use super::quiet::series;
 use super::random::Random;
 use super::rules::{NodeRules, VirtualServers};
 use super::services::FrontendKind;
 use super::step::Mode;
+use super::violation::{Invariant, Violation};
 
 /// Numbers of sampled connections.
-const TRACED: usize = 160;
+const TRACED: usize = 500;
 const PROBED: usize = 14;
 
 /// Time for the rules to become as expected. The daemon restores what another process changed by notifications, or once
@@ -29,7 +30,11 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CheckCounts {
     pub(crate) quiet_moments: usize,
+    /// Traced connections, and those among them with a certain expectation.
     pub(crate) traced: usize,
+    pub(crate) routed_to_several: usize,
+    pub(crate) denied: usize,
+    pub(crate) rejected: usize,
     pub(crate) virtual_servers: usize,
     pub(crate) probed: usize,
 }
@@ -41,7 +46,8 @@ pub(crate) fn rules(
     cluster: &ModelCluster,
     random: &mut Random,
     counts: &mut CheckCounts,
-) -> Result<(), String> {
+    limit: Duration,
+) -> Result<(), Violation> {
     let Some(mode) = node.mode() else { return Ok(()) };
     let sample = connections::sample(random, cluster, TRACED);
     let start = Instant::now();
@@ -55,21 +61,30 @@ pub(crate) fn rules(
             break;
         }
         node.check_running()?;
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             let first = found.iter().take(8).cloned().collect::<Vec<_>>().join("\n  ");
             let health = node.health("/healthz").unwrap_or_default();
             let health = health.split("\r\n\r\n").last().unwrap_or_default();
-            return Err(format!(
-                "rules of {} mode differ from the model after {LIMIT:?}, {} of {}:\n  {first}\n/healthz: {health}",
+            let message = format!(
+                "rules of {} mode differ from the model after {limit:?}, {} of {}:\n  {first}\n/healthz: {health}",
                 mode.name(),
                 found.len(),
                 sample.len()
-            ));
+            );
+            return Err(Violation::new(Invariant::Rules, message));
         }
         std::thread::sleep(RETRY);
     }
     counts.quiet_moments += 1;
-    counts.traced += if mode == Mode::Ipvs { 0 } else { sample.len() };
+    if mode != Mode::Ipvs {
+        counts.traced += sample.len();
+        for connection in &sample {
+            let Expected::Exactly(outcomes) = cluster.expected(mode, connection) else { continue };
+            counts.routed_to_several += usize::from(outcomes.len() > 1);
+            counts.denied += usize::from(outcomes.contains(&Outcome::Dropped));
+            counts.rejected += usize::from(outcomes.contains(&Outcome::Rejected));
+        }
+    }
     Ok(())
 }
 
@@ -116,7 +131,12 @@ fn wrong_virtual_servers(
     };
     for slot in ServiceSlot::all() {
         for family in 0..2 {
-            for ip in [slot.cluster_ips[family], slot.load_balancer_ips[family], slot.external_ips[family]] {
+            for ip in [
+                slot.cluster_ips[family],
+                slot.load_balancer_ips[family],
+                slot.external_ips[family],
+                SHARED_EXTERNAL_IPS[family].parse().expect("an address"),
+            ] {
                 [80, 81].into_iter().for_each(|port| check((ip, port).into(), false));
                 check((ip, 53).into(), true);
             }
@@ -152,7 +172,7 @@ pub(crate) fn packets(
     cluster: &ModelCluster,
     random: &mut Random,
     counts: &mut CheckCounts,
-) -> Result<(), String> {
+) -> Result<(), Violation> {
     let Some(mode) = node.mode() else { return Ok(()) };
     let sample = connections::sample(random, cluster, PROBED * 4);
     let mut probed: Vec<(Connection, BTreeSet<Outcome>)> = Vec::new();
@@ -175,12 +195,20 @@ pub(crate) fn packets(
     counts.probed += probed.len();
     match wrong.is_empty() {
         true => Ok(()),
-        false => Err(format!("packets in {} mode:\n  {}", mode.name(), wrong.join("\n  "))),
+        false => {
+            let message = format!("packets in {} mode:\n  {}", mode.name(), wrong.join("\n  "));
+            Err(Violation::new(Invariant::Packets, message))
+        }
     }
 }
 
-/// Returns true if replies to a connection pass the daemon's node, which translates them.
+/// Returns true if servers listen at all destinations of a connection, and their replies pass the daemon's node, which
+/// translates them.
 fn is_probed(connection: &Connection, outcomes: &BTreeSet<Outcome>) -> bool {
+    let is_closed = |to: &SocketAddr| node_addresses(NODE).contains(&to.ip()) && to.port() != NODE_ECHO_PORT;
+    if outcomes.iter().any(|outcome| matches!(outcome, Outcome::To(to) if is_closed(to))) {
+        return false;
+    }
     let Some(client) = connection.client.pod() else { return true };
     // A pod of the other node gets replies of endpoints there directly, unless the connection was masqueraded.
     let is_on_node =

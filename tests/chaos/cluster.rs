@@ -13,10 +13,11 @@ use super::pools::NODE;
 type Key = (String, String, String);
 
 /// All objects, and the reference evaluation of policies over them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct ModelCluster {
     objects: BTreeMap<Key, Value>,
-    policies: NaiveCluster,
+    /// `None` if policies are not enforced.
+    policies: Option<NaiveCluster>,
 }
 
 pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
@@ -28,16 +29,20 @@ pub(crate) fn list(value: &Value) -> &[Value] {
 }
 
 impl ModelCluster {
+    pub(crate) fn new(with_policies: bool) -> Self {
+        ModelCluster { objects: BTreeMap::new(), policies: with_policies.then(NaiveCluster::default) }
+    }
+
     pub(crate) fn apply(&mut self, object: &Value) {
         let key =
             ["/kind", "/metadata/namespace", "/metadata/name"].map(|path| text(object, path).to_owned());
         self.objects.insert(key.into(), object.clone());
-        self.policies.apply(object);
+        self.policies.iter_mut().for_each(|policies| policies.apply(object));
     }
 
     /// Returns true if the object existed.
     pub(crate) fn delete(&mut self, kind: &str, namespace: &str, name: &str) -> bool {
-        self.policies.delete(kind, namespace, name);
+        self.policies.iter_mut().for_each(|policies| policies.delete(kind, namespace, name));
         self.objects.remove(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).is_some()
     }
 
@@ -52,7 +57,8 @@ impl ModelCluster {
 
     /// Returns true if the daemon's node lets a connection pass, by the reference evaluation.
     pub(crate) fn is_allowed(&self, connection: Connection) -> bool {
-        let (egress, ingress): Verdicts = self.policies.evaluate(Some(NODE), connection);
+        let Some(policies) = &self.policies else { return true };
+        let (egress, ingress): Verdicts = policies.evaluate(Some(NODE), connection);
         egress != Some(false) && ingress != Some(false)
     }
 

@@ -42,6 +42,7 @@ mod shrink;
 mod soak;
 mod step;
 mod traffic;
+mod violation;
 
 use std::path::{Path, PathBuf};
 
@@ -106,12 +107,12 @@ fn replay(path: &Path) -> Result<(), Failed> {
         let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
         return random_run::inside_uml(&format!("rows::{name}"));
     }
-    let counts = runner::run(&scenario).map_err(|failure| {
+    let counts = runner::run(&scenario, runner::LIMIT).map_err(|failure| {
         Failed::from(format!(
             "{}\nstep {}: {}\n{}",
             scenario.note,
             failure.step + 1,
-            failure.message,
+            failure.violation,
             failure.log
         ))
     })?;

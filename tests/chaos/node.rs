@@ -19,6 +19,7 @@ use super::pools::{
 };
 use super::scenario::Tools;
 use super::step::{Mode, Signal};
+use super::violation::{Invariant, Violation};
 
 const HEALTH: &str = "127.0.0.1:10256";
 const METRICS: &str = "127.0.0.1:10249";
@@ -144,7 +145,7 @@ impl NodeUnderTest {
     ///
     /// # Errors
     /// It does not exit in time after SIGTERM, or not with status 0.
-    pub(crate) fn stop(&mut self, signal: Signal) -> Result<(), String> {
+    pub(crate) fn stop(&mut self, signal: Signal) -> Result<(), Violation> {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         if signal == Signal::Kill {
             daemon.child.kill().expect("it is our child");
@@ -160,23 +161,27 @@ impl NodeUnderTest {
                 Some(status) if status.success() => return Ok(()),
                 // The signal arrived before the program installed its handler.
                 Some(status) if is_by_signal(status) => return Ok(()),
-                Some(status) => return Err(format!("the daemon exited with {status} after SIGTERM")),
+                Some(status) => {
+                    let message = format!("the daemon exited with {status} after SIGTERM");
+                    return Err(Violation::new(Invariant::Running, message));
+                }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         }
         daemon.child.kill().expect("it is our child");
         daemon.child.wait().expect("it is our child");
-        Err(format!("the daemon did not exit within {EXIT_LIMIT:?} of SIGTERM"))
+        let message = format!("the daemon did not exit within {EXIT_LIMIT:?} of SIGTERM");
+        Err(Violation::new(Invariant::Running, message))
     }
 
     /// Returns an error if the daemon has exited by itself.
-    pub(crate) fn check_running(&mut self) -> Result<(), String> {
+    pub(crate) fn check_running(&mut self) -> Result<(), Violation> {
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         match daemon.child.try_wait().expect("it is our child") {
             None => Ok(()),
             Some(status) => {
                 self.daemon = None;
-                Err(format!("the daemon exited with {status}"))
+                Err(Violation::new(Invariant::Running, format!("the daemon exited with {status}")))
             }
         }
     }

@@ -151,14 +151,18 @@ pub(crate) fn random_slice(random: &mut Random, slot: &ServiceSlot) -> Value {
     let family = usize::from(random.chance(30));
     let part = usize::from(random.chance(25));
     let mut endpoints = Vec::new();
+    // Topology hints apply only if all ready endpoints have them, and terminating endpoints only if none is ready.
+    let hinted = random.pick(&[0, 0, 40, 100]);
+    let is_terminating = random.chance(20);
     for _ in 0..random.below(6) {
         let pod = random.pick(&ALL_PODS[..PODS]);
         let other = if pod.node == NODE { OTHER_NODE } else { NODE };
         // An old endpoint of the pod that had the address before, on the other node.
         if random.chance(15) {
-            endpoints.push(endpoint(random, pod, family, other, (Some(false), Some(false), Some(true))));
+            let state = (Some(false), Some(false), Some(true));
+            endpoints.push(endpoint(random, pod, family, other, state, hinted));
         }
-        let state = random.pick(&[
+        let states = [
             (Some(true), Some(true), Some(false)),
             (Some(true), Some(true), Some(false)),
             (Some(true), None, None),
@@ -166,8 +170,9 @@ pub(crate) fn random_slice(random: &mut Random, slot: &ServiceSlot) -> Value {
             (Some(false), Some(true), Some(true)),
             (Some(false), Some(false), Some(true)),
             (Some(false), Some(false), Some(false)),
-        ]);
-        endpoints.push(endpoint(random, pod, family, pod.node, state));
+        ];
+        let state = random.pick(if is_terminating { &states[4..] } else { &states });
+        endpoints.push(endpoint(random, pod, family, pod.node, state, hinted));
     }
     let mut ports = vec![json!({"name": if random.chance(8) { "web" } else { "http" },
         "port": random.pick(&TCP_PORTS), "protocol": "TCP"})];
@@ -184,7 +189,14 @@ pub(crate) fn random_slice(random: &mut Random, slot: &ServiceSlot) -> Value {
 
 type Conditions = (Option<bool>, Option<bool>, Option<bool>);
 
-fn endpoint(random: &mut Random, pod: PodSlot, family: usize, node: &str, state: Conditions) -> Value {
+fn endpoint(
+    random: &mut Random,
+    pod: PodSlot,
+    family: usize,
+    node: &str,
+    state: Conditions,
+    hinted: usize,
+) -> Value {
     let (ready, serving, terminating) = state;
     let mut conditions = json!({});
     for (name, value) in [("ready", ready), ("serving", serving), ("terminating", terminating)] {
@@ -192,7 +204,7 @@ fn endpoint(random: &mut Random, pod: PodSlot, family: usize, node: &str, state:
     }
     let mut object =
         json!({"addresses": [pod.addresses()[family]], "nodeName": node, "conditions": conditions});
-    if random.chance(40) {
+    if random.chance(hinted) {
         object["hints"] = json!({"forZones": [{"name": random.pick(&["z1", "z2"])}]});
     }
     object

@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::NodeUnderTest;
-
-/// Time limit: longer than the longest delay after failed requests (30 s) and a rejected sync (30 s) together, on a busy
-/// machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+use super::violation::{Invariant, Violation};
 
 const POLL: Duration = Duration::from_millis(40);
 
@@ -17,8 +14,8 @@ const POLICY_KINDS: [&str; 4] = ["Pod", "Namespace", "NetworkPolicy", "ClusterNe
 /// Waits until the daemon has received everything that was changed before, and has no pending work.
 ///
 /// # Errors
-/// It takes longer than [`LIMIT`], or the daemon exits.
-pub(crate) fn wait(node: &mut NodeUnderTest, policies: bool) -> Result<(), String> {
+/// It takes longer than a limit, or the daemon exits.
+pub(crate) fn wait(node: &mut NodeUnderTest, policies: bool, limit: Duration) -> Result<(), Violation> {
     let start = Instant::now();
     let mut state = State::Unreachable;
     let mut next_bookmark = start;
@@ -39,9 +36,10 @@ pub(crate) fn wait(node: &mut NodeUnderTest, policies: bool) -> Result<(), Strin
             }
             before = syncs;
         }
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > limit {
             let health = node.health("/healthz").unwrap_or_else(|| "no response".to_owned());
-            return Err(format!("not quiet within {LIMIT:?}: {state:?}; /healthz: {health}"));
+            let message = format!("not quiet within {limit:?}: {state:?}; /healthz: {health}");
+            return Err(Violation::new(Invariant::Quiet, message));
         }
         std::thread::sleep(POLL);
     }

@@ -41,7 +41,7 @@ pub(crate) fn run(kernel: Kernel) -> Result<(), Failed> {
     for seed in first.. {
         let scenario = generator::scenario(seed, kernel);
         let began = Instant::now();
-        let counts = runner::run(&scenario).map_err(|failure| report(&scenario, failure))?;
+        let counts = runner::run(&scenario, runner::LIMIT).map_err(|failure| report(&scenario, failure))?;
         println!("{kernel:?}: seed {seed} passed in {:.1} s: {counts:?}", began.elapsed().as_secs_f64());
         total.add(&counts);
         scenarios += 1;
@@ -70,12 +70,12 @@ pub(crate) fn inside_uml_for(name: &str, limit: Duration) -> Result<(), Failed> 
 
 /// Reduces a failing scenario and writes its file; returns the report.
 fn report(scenario: &Scenario, failure: Failure) -> Failed {
-    eprintln!("seed {} failed at step {}: {}", scenario.seed, failure.step + 1, failure.message);
+    eprintln!("seed {} failed at step {}: {}", scenario.seed, failure.step + 1, failure.violation);
     let until =
         Instant::now() + Duration::from_secs(number("CHAOS_SHRINK_SECONDS").unwrap_or(SHRINK_SECONDS));
     let steps = scenario.steps.len();
     let (mut reduced, failure) = shrink::shrink(scenario, failure, until);
-    reduced.note = failure.message.lines().next().unwrap_or_default().to_owned();
+    reduced.note = failure.violation.to_string().lines().next().unwrap_or_default().to_owned();
     let path = write(&reduced);
     let mut text = format!("seed {}: reduced from {steps} to {} steps:\n", reduced.seed, reduced.steps.len());
     for (number, step) in reduced.steps.iter().enumerate() {
@@ -87,7 +87,7 @@ fn report(scenario: &Scenario, failure: Failure) -> Failed {
         text,
         "step {}: {}\n--- the daemon's log ---\n{tail}\n---\n{path}",
         failure.step + 1,
-        failure.message,
+        failure.violation,
         path = path.display()
     )
     .expect("a string can be written to");

@@ -14,6 +14,7 @@ use super::rules_names;
 use super::scenario::Scenario;
 use super::step::{ApiFault, Mode, Step};
 use super::traffic::{Traffic, TrafficCounts};
+use super::violation::{Invariant, Violation};
 
 /// Counts of what was checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +32,9 @@ impl Counts {
         let (checks, more) = (&mut self.checks, other.checks);
         checks.quiet_moments += more.quiet_moments;
         checks.traced += more.traced;
+        checks.routed_to_several += more.routed_to_several;
+        checks.denied += more.denied;
+        checks.rejected += more.rejected;
         checks.virtual_servers += more.virtual_servers;
         checks.probed += more.probed;
         let (traffic, more) = (&mut self.traffic, other.traffic);
@@ -45,23 +49,29 @@ impl Counts {
 pub(crate) struct Failure {
     /// The step at which it was found.
     pub(crate) step: usize,
-    pub(crate) message: String,
+    pub(crate) violation: Violation,
     /// The log of the daemon.
     pub(crate) log: String,
 }
 
-/// Arguments of the daemon: drift that is not notified is found within seconds.
-const ARGUMENTS: [&str; 3] = ["--iptables-sync-period=3s", "--ipvs-sync-period=3s", "-v=2"];
+/// Arguments of the daemon. Drift that is not notified is found once per sync period. Health fails if a sync makes no progress
+/// for two periods, which a short period would make a matter of the machine's load.
+const ARGUMENTS: [&str; 3] = ["--iptables-sync-period=15s", "--ipvs-sync-period=15s", "-v=2"];
 
-/// Runs a scenario on a node of its own.
+/// Time limit of a quiet moment, and again for its rules: longer than the longest delay after failed requests (30 s), on a busy
+/// machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
+
+/// Runs a scenario on a node of its own, with a time limit of quiet moments.
 ///
 /// # Errors
 /// An invariant failed.
-pub(crate) fn run(scenario: &Scenario) -> Result<Counts, Failure> {
+pub(crate) fn run(scenario: &Scenario, limit: Duration) -> Result<Counts, Failure> {
     let mut node = NodeUnderTest::new(scenario.tools, scenario.policies, &ARGUMENTS);
     let mut run = Run {
         scenario,
-        cluster: ModelCluster::default(),
+        limit,
+        cluster: ModelCluster::new(scenario.policies),
         // Another sequence than that of the generator.
         random: Random::new(scenario.seed ^ 0x5eed),
         mode: scenario.mode,
@@ -73,13 +83,14 @@ pub(crate) fn run(scenario: &Scenario) -> Result<Counts, Failure> {
     };
     let failed = run.all_steps(&mut node);
     let ended = run.end();
-    let failure = |(step, message)| Failure { step, message, log: node.log() };
+    let failure = |(step, violation)| Failure { step, violation, log: node.log() };
     failed.and(ended).map_err(failure)?;
     Ok(run.counts)
 }
 
 struct Run<'a> {
     scenario: &'a Scenario,
+    limit: Duration,
     cluster: ModelCluster,
     random: Random,
     /// The mode of the last start.
@@ -93,29 +104,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn all_steps(&mut self, node: &mut NodeUnderTest) -> Result<(), (usize, String)> {
+    fn all_steps(&mut self, node: &mut NodeUnderTest) -> Result<(), (usize, Violation)> {
         for object in pools::fixed_objects() {
             self.cluster.apply(&object);
             node.server.apply(object);
         }
         node.start(self.scenario.mode);
-        self.quiet(node).map_err(|message| (0, message))?;
+        self.quiet(node).map_err(|violation| (0, violation))?;
         // Traffic begins when its Service and its policy are in effect.
         self.traffic = Some(Traffic::start(node, self.scenario.policies));
         self.health = Some(HealthWatcher::start(node.netns()));
         for (number, step) in self.scenario.steps.iter().enumerate() {
-            let failed = |message| (number, message);
+            let failed = |violation| (number, violation);
             self.step(node, step).map_err(failed)?;
             node.check_running().map_err(failed)?;
             self.counts.steps += 1;
-            if let Some(violation) = self.health.as_ref().and_then(|health| health.violations().pop()) {
-                return Err((number, violation));
-            }
+            self.check_health().map_err(failed)?;
         }
-        self.quiet(node).map_err(|message| (self.scenario.steps.len(), message))
+        self.quiet(node).map_err(|violation| (self.scenario.steps.len(), violation))
     }
 
-    fn step(&mut self, node: &mut NodeUnderTest, step: &Step) -> Result<(), String> {
+    fn step(&mut self, node: &mut NodeUnderTest, step: &Step) -> Result<(), Violation> {
         match step {
             Step::Apply(object) => {
                 self.cluster.apply(object);
@@ -154,11 +163,11 @@ impl Run<'_> {
     }
 
     /// Waits for a quiet moment, with a running daemon and a working API server, and checks the rules.
-    fn quiet(&mut self, node: &mut NodeUnderTest) -> Result<(), String> {
+    fn quiet(&mut self, node: &mut NodeUnderTest) -> Result<(), Violation> {
         self.mend_server(node);
         self.start(node, self.mode);
-        quiet::wait(node, self.scenario.policies)?;
-        check::rules(node, &self.cluster, &mut self.random, &mut self.counts.checks)?;
+        quiet::wait(node, self.scenario.policies, self.limit)?;
+        check::rules(node, &self.cluster, &mut self.random, &mut self.counts.checks, self.limit)?;
         self.traffic.iter_mut().for_each(Traffic::settle);
         Ok(())
     }
@@ -214,15 +223,21 @@ impl Run<'_> {
         (self.is_server_down, self.has_hung) = (false, false);
     }
 
+    fn check_health(&self) -> Result<(), Violation> {
+        match self.health.as_ref().and_then(|health| health.violations().pop()) {
+            Some(message) => Err(Violation::new(Invariant::Health, message)),
+            None => Ok(()),
+        }
+    }
+
     /// Stops traffic and watchers, and checks what they have seen.
-    fn end(&mut self) -> Result<(), (usize, String)> {
-        let last = self.scenario.steps.len();
-        let violation = self.health.as_ref().and_then(|health| health.violations().pop());
+    fn end(&mut self) -> Result<(), (usize, Violation)> {
+        let failed = |violation| (self.scenario.steps.len(), violation);
+        let health = self.check_health().map_err(failed);
         self.counts.health = self.health.take().map(HealthWatcher::stop).unwrap_or_default();
-        let traffic =
-            self.traffic.take().map(Traffic::stop).transpose().map_err(|message| (last, message))?;
+        let traffic = self.traffic.take().map(Traffic::stop).transpose().map_err(failed)?;
         self.counts.traffic = traffic.unwrap_or_default();
-        violation.map_or(Ok(()), |violation| Err((last, violation)))
+        health
     }
 }
 

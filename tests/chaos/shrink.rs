@@ -1,14 +1,16 @@
 //! Reduction of a failing scenario: parts of its steps are removed while it still fails.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::runner::{self, Failure};
 use super::scenario::Scenario;
+use super::violation::Invariant;
 
 /// Returns a smaller scenario that fails, and its failure. Ends at a time, with the smallest one until then.
 pub(crate) fn shrink(scenario: &Scenario, failure: Failure, until: Instant) -> (Scenario, Failure) {
+    let invariant = failure.violation.invariant;
     reduce(scenario.clone(), failure, &mut |candidate| {
-        if Instant::now() > until { Attempt::OutOfTime } else { attempt(candidate) }
+        if Instant::now() > until { Attempt::OutOfTime } else { attempt(candidate, invariant) }
     })
 }
 
@@ -19,10 +21,14 @@ enum Attempt {
     OutOfTime,
 }
 
-fn attempt(candidate: &Scenario) -> Attempt {
-    match runner::run(candidate) {
-        Err(failure) => Attempt::Fails(failure),
-        Ok(_) => Attempt::Passes,
+/// Time limit of quiet moments: shorter than that of other scenarios, because most attempts wait for it.
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn attempt(candidate: &Scenario, invariant: Invariant) -> Attempt {
+    match runner::run(candidate, LIMIT) {
+        Err(failure) if failure.violation.invariant == invariant => Attempt::Fails(failure),
+        // It fails in another way, which is another fault.
+        _ => Attempt::Passes,
     }
 }
 
@@ -68,11 +74,16 @@ pub(crate) mod tests {
     use super::*;
     use crate::generator::{self, Kernel};
     use crate::step::Step;
+    use crate::violation::Violation;
 
     pub(crate) fn only_the_steps_that_matter_remain() {
         let mut scenario = generator::scenario(1, Kernel::NfTables);
         scenario.steps = (0..40).map(Step::Wait).collect();
-        let failure = |step| Failure { step, message: "no".into(), log: String::new() };
+        let failure = |step| Failure {
+            step,
+            violation: Violation::new(Invariant::Rules, "no".into()),
+            log: String::new(),
+        };
         let has = |scenario: &Scenario, wait| scenario.steps.contains(&Step::Wait(wait));
         let mut attempts = 0;
         let (reduced, _) = reduce(scenario, failure(33), &mut |candidate| {

@@ -10,6 +10,7 @@ use portcullis_machines::uml;
 use super::model::Client;
 use super::node::NodeUnderTest;
 use super::pools::{ALL_PODS, CLIENT, DENIED, STABLE, TCP_PORTS};
+use super::violation::{Invariant, Violation};
 
 pub(crate) struct Traffic {
     allowed: TrafficGenerator,
@@ -71,7 +72,7 @@ impl Traffic {
     }
 
     /// Stops the traffic and checks it.
-    pub(crate) fn stop(mut self) -> Result<TrafficCounts, String> {
+    pub(crate) fn stop(mut self) -> Result<TrafficCounts, Violation> {
         self.settle();
         let is_disturbed =
             |at: Instant| self.disturbed.iter().any(|(since, until)| (*since..*until).contains(&at));
@@ -89,16 +90,14 @@ impl Traffic {
         };
         let lost = allowed.lost();
         if lost.len() > self.left_ipvs {
-            return Err(format!(
-                "connections that are always allowed were lost: {allowed} {:?}",
-                lost[0].outcome
-            ));
+            let message = format!("{allowed} {:?}", lost[0].outcome);
+            return Err(Violation::new(Invariant::Lost, message));
         }
         if let Some(denied) = self.denied {
             let (denied, _) = undisturbed(denied.stop());
             counts.denied = denied.probes.len();
             if !denied.answered().is_empty() {
-                return Err(format!("connections that are always forbidden were answered: {denied}"));
+                return Err(Violation::new(Invariant::Answered, denied.to_string()));
             }
         }
         Ok(counts)

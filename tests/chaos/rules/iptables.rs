@@ -12,9 +12,10 @@ use crate::model::{Client, Connection, Outcome};
 use crate::pools::local_addresses;
 use crate::scenario::Tools;
 
-/// Rules by table and chain, each as its words without the comment.
+/// Rules by table and chain, each as its words without the comment, and the entries of ipsets that they match.
 pub(super) struct IptablesRules {
     chains: BTreeMap<(String, String), Vec<Vec<String>>>,
+    sets: BTreeMap<String, Vec<String>>,
 }
 
 /// A packet within the walk.
@@ -45,7 +46,13 @@ impl IptablesRules {
         let output =
             netns.command(format!("{tool}-{variant}-save")).output().expect("the tools are installed");
         assert!(output.status.success(), "{tool}-save: {}", String::from_utf8_lossy(&output.stderr));
-        Self::parse(&String::from_utf8_lossy(&output.stdout))
+        let mut rules = Self::parse(&String::from_utf8_lossy(&output.stdout));
+        if rules.chains.values().flatten().flatten().any(|word| word == "--match-set") {
+            // Rules that IPVS mode has left for connections that have not ended.
+            let saved = netns.command("ipset").arg("save").output().expect("ipset is installed");
+            rules.sets = ip_sets(&String::from_utf8_lossy(&saved.stdout));
+        }
+        rules
     }
 
     fn parse(text: &str) -> Self {
@@ -61,7 +68,7 @@ impl IptablesRules {
                 chains.entry((table.clone(), words[1].clone())).or_default().push(words[2..].to_vec());
             }
         }
-        Self { chains }
+        Self { chains, sets: BTreeMap::new() }
     }
 
     /// Returns the outcomes of a connection over all random numbers.
@@ -128,7 +135,7 @@ impl IptablesRules {
         for rule in self.chains.get(&key).into_iter().flatten() {
             let mut next = Vec::new();
             for packet in packets {
-                let Some(is_certain) = matches(rule, &packet) else {
+                let Some(is_certain) = self.matches(rule, &packet) else {
                     next.push(packet);
                     continue;
                 };
@@ -145,7 +152,7 @@ impl IptablesRules {
             // A RETURN ends the chain for its packets only.
             (packets, next) = (Vec::new(), next);
             for packet in next {
-                match returned(rule, &packet) {
+                match value(rule, "-j") == Some("RETURN") && self.matches(rule, &packet).is_some() {
                     true => ends.push(End::Returned(packet)),
                     false => packets.push(packet),
                 }
@@ -183,77 +190,106 @@ impl IptablesRules {
     }
 }
 
-/// Returns true if a packet that has passed a rule leaves the chain.
-fn returned(rule: &[String], packet: &Packet) -> bool {
-    value(rule, "-j") == Some("RETURN") && matches(rule, packet).is_some()
+impl IptablesRules {
+    /// Returns whether a matching rule matches with certainty, or `None` if it does not match.
+    fn matches(&self, rule: &[String], packet: &Packet) -> Option<bool> {
+        const PLAIN: [&str; 24] = [
+            "-m",
+            "-j",
+            "-g",
+            "--mode",
+            "--nfacct-name",
+            "--comment",
+            "--seconds",
+            "--reap",
+            "--name",
+            "--mask",
+            "--rsource",
+            "--set",
+            "--to-destination",
+            "--set-xmark",
+            "--reject-with",
+            "--random-fully",
+            "--hitcount",
+            "--limit",
+            "--log-prefix",
+            "--nflog-group",
+            "--nflog-prefix",
+            "--limit-burst",
+            "--log-level",
+            "--save-mark",
+        ];
+        let mut is_certain = true;
+        for (at, word) in rule.iter().enumerate() {
+            if !word.starts_with('-') {
+                continue;
+            }
+            let is_wanted = at == 0 || rule[at - 1] != "!";
+            let argument = || rule.get(at + 1).expect("it has an argument").as_str();
+            let within = |ip: IpAddr| argument().parse::<IpNet>().is_ok_and(|net| net.contains(&ip));
+            let holds = match word.as_str() {
+                "-s" => within(packet.source),
+                "-d" => within(packet.destination.ip()),
+                "-p" => argument() == if packet.is_udp { "udp" } else { "tcp" },
+                "-i" => argument() == packet.input,
+                "-o" => false,
+                "--dport" => argument() == packet.destination.port().to_string(),
+                "--dst-type" => local_addresses().contains(&packet.destination.ip()),
+                "--src-type" => local_addresses().contains(&packet.source),
+                "--ctstate" => argument()
+                    .split(',')
+                    .any(|state| state == "NEW" || state == "DNAT" && packet.is_translated),
+                "--mark" => {
+                    let (value, mask) = mark(argument());
+                    packet.mark & mask == value
+                }
+                "--match-set" => {
+                    let directions = rule.get(at + 2).expect("it has directions");
+                    let entries = self.sets.get(argument()).into_iter().flatten();
+                    entries.into_iter().any(|entry| is_entry(entry, directions, packet))
+                }
+                // The client has no session-affinity entry.
+                "--rcheck" => false,
+                "--probability" => {
+                    is_certain = false;
+                    true
+                }
+                plain if PLAIN.contains(&plain) => continue,
+                unknown => panic!("the tracer does not know {unknown}: {rule:?}"),
+            };
+            if holds != is_wanted {
+                return None;
+            }
+        }
+        Some(is_certain)
+    }
 }
 
-/// Returns whether a matching rule matches with certainty, or `None` if it does not match.
-fn matches(rule: &[String], packet: &Packet) -> Option<bool> {
-    const PLAIN: [&str; 24] = [
-        "-m",
-        "-j",
-        "-g",
-        "--mode",
-        "--nfacct-name",
-        "--comment",
-        "--seconds",
-        "--reap",
-        "--name",
-        "--mask",
-        "--rsource",
-        "--set",
-        "--to-destination",
-        "--set-xmark",
-        "--reject-with",
-        "--random-fully",
-        "--hitcount",
-        "--limit",
-        "--log-prefix",
-        "--nflog-group",
-        "--nflog-prefix",
-        "--limit-burst",
-        "--log-level",
-        "--save-mark",
-    ];
-    let mut is_certain = true;
-    for (at, word) in rule.iter().enumerate() {
-        if !word.starts_with('-') {
-            continue;
-        }
-        let is_wanted = at == 0 || rule[at - 1] != "!";
-        let argument = || rule.get(at + 1).expect("it has an argument").as_str();
-        let within = |ip: IpAddr| argument().parse::<IpNet>().is_ok_and(|net| net.contains(&ip));
-        let holds = match word.as_str() {
-            "-s" => within(packet.source),
-            "-d" => within(packet.destination.ip()),
-            "-p" => argument() == if packet.is_udp { "udp" } else { "tcp" },
-            "-i" => argument() == packet.input,
-            "-o" => false,
-            "--dport" => argument() == packet.destination.port().to_string(),
-            "--dst-type" => local_addresses().contains(&packet.destination.ip()),
-            "--src-type" => local_addresses().contains(&packet.source),
-            "--ctstate" => {
-                argument().split(',').any(|state| state == "NEW" || state == "DNAT" && packet.is_translated)
-            }
-            "--mark" => {
-                let (value, mask) = mark(argument());
-                packet.mark & mask == value
-            }
-            // The client has no session-affinity entry.
-            "--rcheck" => false,
-            "--probability" => {
-                is_certain = false;
-                true
-            }
-            plain if PLAIN.contains(&plain) => continue,
-            unknown => panic!("the tracer does not know {unknown}: {rule:?}"),
-        };
-        if holds != is_wanted {
-            return None;
+/// Returns the entries of all ipsets.
+fn ip_sets(saved: &str) -> BTreeMap<String, Vec<String>> {
+    let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in saved.lines() {
+        if let ["add", name, entry, ..] = line.split_whitespace().collect::<Vec<_>>()[..] {
+            sets.entry(name.to_owned()).or_default().push(entry.to_owned());
         }
     }
-    Some(is_certain)
+    sets
+}
+
+/// Returns true if an entry such as `10.96.0.10,tcp:80` matches a packet in directions such as `dst,dst`.
+fn is_entry(entry: &str, directions: &str, packet: &Packet) -> bool {
+    entry.split(',').zip(directions.split(',')).all(|(part, direction)| {
+        let ip = if direction == "src" { packet.source } else { packet.destination.ip() };
+        let port = packet.destination.port().to_string();
+        if let Some(number) = part.strip_prefix(if packet.is_udp { "udp:" } else { "tcp:" }) {
+            return number == port;
+        }
+        match (part.parse::<IpAddr>(), part.parse::<IpNet>()) {
+            (Ok(address), _) => address == ip,
+            (_, Ok(net)) => net.contains(&ip),
+            _ => part == port,
+        }
+    })
 }
 
 fn mark(text: &str) -> (u32, u32) {

@@ -21,6 +21,7 @@ use super::node::NodeUnderTest;
 use super::pools::{ALL_PODS, CLIENT, DENIED, NODE, STABLE, TCP_PORTS, node_addresses};
 use super::quiet;
 use super::random_run::{inside_uml_for, number};
+use super::runner::LIMIT;
 use super::scenario::Tools;
 use super::step::{Mode, Signal};
 use churn::{Churn, STABLE_NODE_PORT};
@@ -55,7 +56,7 @@ fn soak(mode: Mode, duration: Duration) -> Result<Report, String> {
     let mut node = NodeUnderTest::new(tools, policies, &ARGUMENTS);
     let mut churn = Churn::start(&node.server, policies);
     node.start(mode);
-    quiet::wait(&mut node, policies).map_err(|error| format!("{error}\n{}", node.log()))?;
+    quiet::wait(&mut node, policies, LIMIT).map_err(|error| format!("{error}\n{}", node.log()))?;
     let traffic = Traffic::start(&node, policies);
     let pid = node.pid().expect("it was started");
     let (start, mut samples) = (Instant::now(), Vec::new());
@@ -75,7 +76,7 @@ fn soak(mode: Mode, duration: Duration) -> Result<Report, String> {
         }
         thread::sleep(if uml::is_inside() { 3 * CHANGE_INTERVAL } else { CHANGE_INTERVAL });
     }
-    quiet::wait(&mut node, policies)?;
+    quiet::wait(&mut node, policies, LIMIT).map_err(|error| format!("{error}\n{}", node.log()))?;
     let [connections, node_port, datagrams, denied] = traffic.stop();
     let diff = diff(&node, mode);
     let report = Report {
@@ -90,7 +91,7 @@ fn soak(mode: Mode, duration: Duration) -> Result<Report, String> {
         quarters: Quarters::new(&samples).ok_or("too few samples")?,
         diff,
     };
-    node.stop(Signal::Term)?;
+    node.stop(Signal::Term).map_err(|error| error.to_string())?;
     Ok(report)
 }
 

@@ -28,9 +28,10 @@ impl Sample {
 pub(super) struct Quarters {
     /// The medians of anonymous memory in KiB.
     pub(super) anonymous_kib: [u64; 2],
-    /// The lowest number of descriptors: a request or a tool opens some for a moment, a leak raises the lowest number.
+    /// The highest number of descriptors in the first quarter, and the lowest in the last: requests, tools and work on
+    /// threads need some for a moment, and a leak exceeds these in time.
     pub(super) descriptors: [u64; 2],
-    /// The lowest number of threads, for the same reason.
+    /// The same for threads.
     pub(super) threads: [u64; 2],
 }
 
@@ -45,14 +46,14 @@ impl Quarters {
             all.sort_unstable();
             all.get(all.len() / 2).copied()
         };
-        let lowest = |of: fn(&Sample) -> u64| {
-            let [first, last] = ends.map(|samples| samples.iter().map(of).min());
-            Some([first?, last?])
+        let range = |of: fn(&Sample) -> u64| {
+            let [first, last] = ends;
+            Some([first.iter().map(of).max()?, last.iter().map(of).min()?])
         };
         Some(Quarters {
             anonymous_kib: [median(ends[0])?, median(ends[1])?],
-            descriptors: lowest(|sample| sample.descriptors)?,
-            threads: lowest(|sample| sample.threads)?,
+            descriptors: range(|sample| sample.descriptors)?,
+            threads: range(|sample| sample.threads)?,
         })
     }
 }
@@ -69,11 +70,11 @@ pub(crate) mod tests {
         let samples: Vec<Sample> = (0..100).map(sample).collect();
         let quarters = Quarters::new(&samples).unwrap();
         assert_eq!(quarters.anonymous_kib, [1021, 1089]);
-        assert_eq!((quarters.descriptors, quarters.threads), ([20, 20], [5, 5]));
+        assert_eq!((quarters.descriptors, quarters.threads), ([21, 21], [7, 5]));
         let last: Vec<Sample> =
-            samples.iter().map(|s| Sample { descriptors: s.descriptors.max(21), ..*s }).collect();
+            samples.iter().map(|s| Sample { descriptors: s.descriptors + 2, ..*s }).collect();
         let leak: Vec<Sample> = samples[..50].iter().chain(&last[50..]).copied().collect();
-        assert_eq!(Quarters::new(&leak).unwrap().descriptors, [20, 21]);
+        assert_eq!(Quarters::new(&leak).unwrap().descriptors, [21, 23]);
         assert_eq!(Quarters::new(&samples[..3]), None);
     }
 }
