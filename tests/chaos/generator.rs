@@ -182,3 +182,87 @@ impl Generator {
 fn delete(kind: &str, namespace: &str, name: &str) -> Step {
     Step::Delete { kind: kind.into(), namespace: namespace.into(), name: name.into() }
 }
+
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cluster::ModelCluster;
+    use crate::connections;
+    use crate::model::{Client, Expected, Outcome};
+    use crate::pools::{self, NODE, node_addresses};
+    use crate::services::FrontendKind;
+
+    /// Every rule of the model decides about connections at quiet moments of a few scenarios.
+    pub(crate) fn scenarios_cover_the_model() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for seed in 0..24 {
+            let mut cluster = ModelCluster::new(true);
+            pools::fixed_objects().iter().for_each(|object| cluster.apply(object));
+            for step in scenario(seed, Kernel::NfTables).steps {
+                match step {
+                    Step::Apply(object) => cluster.apply(&object),
+                    Step::Delete { kind, namespace, name } => _ = cluster.delete(&kind, &namespace, &name),
+                    Step::Check | Step::Packets => count(&cluster, seed, &mut counts),
+                    _ => {}
+                }
+            }
+        }
+        println!("{counts:#?}");
+        let expected = [
+            "cluster IP",
+            "node port",
+            "load balancer",
+            "external IP",
+            "hinted",
+            "terminating",
+            "local",
+            "no local endpoint",
+            "no endpoint",
+            "source ranges",
+            "denied by policy",
+            "some denied by policy",
+            "several endpoints",
+        ];
+        for name in expected {
+            let count = counts.get(name).copied().unwrap_or_default();
+            assert!(count >= 100, "{name}: {count} connections");
+        }
+    }
+
+    fn count(cluster: &ModelCluster, seed: u64, counts: &mut BTreeMap<&'static str, usize>) {
+        for connection in connections::sample(&mut Random::new(seed), cluster, 500) {
+            let Expected::Exactly(outcomes) = cluster.expected(Mode::Nftables, &connection) else { continue };
+            let mut add = |name| *counts.entry(name).or_default() += 1;
+            if outcomes.len() > 1 {
+                add("several endpoints");
+            }
+            let is_node = node_addresses(NODE).contains(&connection.to.ip());
+            let is_dropped = outcomes.contains(&Outcome::Dropped);
+            let Some(frontend) = cluster.frontend(connection.to, connection.protocol(), is_node) else {
+                is_dropped.then(|| add("denied by policy"));
+                continue;
+            };
+            let endpoints = cluster.endpoints(frontend, connection.to.is_ipv4());
+            add(match frontend.kind {
+                FrontendKind::ClusterIp => "cluster IP",
+                FrontendKind::NodePort => "node port",
+                FrontendKind::LoadBalancer => "load balancer",
+                FrontendKind::ExternalIp => "external IP",
+            });
+            let is_local = frontend.is_local()
+                && (frontend.kind == FrontendKind::ClusterIp || connection.client == Client::Outside);
+            for (name, is) in [
+                ("hinted", endpoints.are_hinted && !is_local),
+                ("terminating", endpoints.are_terminating && !is_local),
+                ("local", is_local && endpoints.local != endpoints.cluster && !endpoints.local.is_empty()),
+                ("no local endpoint", is_local && endpoints.exist && endpoints.local.is_empty()),
+                ("no endpoint", !endpoints.exist),
+                ("source ranges", !frontend.admits(connection.from())),
+                ("some denied by policy", is_dropped && outcomes.len() > 1),
+            ] {
+                is.then(|| add(name));
+            }
+        }
+    }
+}

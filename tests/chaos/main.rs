@@ -53,28 +53,25 @@ use generator::Kernel;
 use scenario::Scenario;
 use step::Mode;
 
+/// Tests of the test's own parts.
+const SELF_TESTS: [(&str, fn()); 6] = [
+    ("generator::scenarios_cover_the_model", generator::tests::scenarios_cover_the_model),
+    ("shrink::only_the_steps_that_matter_remain", shrink::tests::only_the_steps_that_matter_remain),
+    ("health::failures_need_a_reason", health::tests::failures_need_a_reason),
+    ("iptables::rules_are_walked", rules::iptables::tests::rules_are_walked_from_the_built_in_chains),
+    ("ipvs::terminating_real_servers", rules::ipvs::tests::terminating_real_servers_do_not_count),
+    ("soak::quarters_compare_the_ends", soak::resources::tests::quarters_compare_the_ends),
+];
+
 fn main() {
-    let mut trials = vec![
-        self_test(
-            "shrink::only_the_steps_that_matter_remain",
-            shrink::tests::only_the_steps_that_matter_remain,
-        ),
-        self_test("health::failures_need_a_reason", health::tests::failures_need_a_reason),
-        self_test(
-            "iptables::rules_are_walked",
-            rules::iptables::tests::rules_are_walked_from_the_built_in_chains,
-        ),
-        self_test(
-            "ipvs::terminating_real_servers_do_not_count",
-            rules::ipvs::tests::terminating_real_servers_do_not_count,
-        ),
-        self_test("soak::quarters_compare_the_ends", soak::resources::tests::quarters_compare_the_ends),
+    let mut trials: Vec<Trial> = SELF_TESTS.into_iter().map(|(name, test)| self_test(name, test)).collect();
+    trials.extend([
         Trial::test("soak::nftables", || soak::run(Mode::Nftables)),
         Trial::test("soak::iptables", || soak::run(Mode::Iptables)),
         Trial::test("soak::ipvs", || soak::run(Mode::Ipvs)),
         Trial::test("random::with_nf_tables", || random_run::run(Kernel::NfTables)),
         Trial::test("random::with_ipvs", || random_run::run(Kernel::Ipvs)),
-    ];
+    ]);
     trials.extend(rows().into_iter().map(|path| {
         let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
         Trial::test(format!("rows::{name}"), move || replay(&path))
@@ -82,8 +79,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// Returns a test of the test's own parts.
-fn self_test(name: &str, test: fn()) -> Trial {
+fn self_test(name: &'static str, test: fn()) -> Trial {
     Trial::test(format!("self_test::{name}"), move || {
         test();
         Ok(())

@@ -35,6 +35,10 @@ pub(crate) struct Endpoints {
     pub(crate) local: BTreeSet<SocketAddr>,
     /// Endpoints exist on some node.
     pub(crate) exist: bool,
+    /// Topology hints select some of the ready endpoints.
+    pub(crate) are_hinted: bool,
+    /// No endpoint is ready, and terminating ones take the traffic.
+    pub(crate) are_terminating: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +91,9 @@ impl ModelCluster {
         let zone = self.own_zone();
         let in_zone = |endpoint: &Endpoint<'_>| zone.is_some_and(|zone| endpoint.zones.contains(&zone));
         let is_hinted = ready().all(|endpoint| !endpoint.zones.is_empty()) && ready().any(in_zone);
+        let are_hinted = is_hinted && ready().any(|endpoint| !in_zone(endpoint));
         let mut cluster = addresses(&|endpoint| endpoint.rank.ready && (!is_hinted || in_zone(endpoint)));
+        let are_terminating = cluster.is_empty() && by_address.values().any(Endpoint::is_fallback);
         if cluster.is_empty() {
             cluster = addresses(&|endpoint| endpoint.is_fallback());
         }
@@ -96,7 +102,7 @@ impl ModelCluster {
             local = addresses(&|endpoint| endpoint.is_fallback() && endpoint.rank.is_local);
         }
         let exist = by_address.values().any(|endpoint| endpoint.rank.ready || endpoint.is_fallback());
-        Endpoints { cluster, local, exist }
+        Endpoints { cluster, local, exist, are_hinted, are_terminating }
     }
 
     /// Returns the endpoints of all slices. Of several with the same address and port, the best one counts.
