@@ -8,8 +8,6 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Folder of manifests for `make demo`.
 FOLDER ?= fixtures/demo
-# Duration of each target of `make fuzz`.
-SECONDS ?= 60
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 export DEBIAN_FRONTEND := noninteractive
@@ -22,7 +20,8 @@ QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 UNIT := $(BUILD) mandoc:mandoc systemd-analyze:systemd
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
 
-# Duration of `make chaos` and `make soak`.
+# Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.
+fuzz: SECONDS ?= 60
 chaos: SECONDS ?= 600
 soak: SECONDS ?= 3600
 

@@ -10,6 +10,7 @@
 //!
 //! `make chaos SECONDS=600` runs random scenarios for ten minutes; `CHAOS_SEED=17` begins with that seed. A scenario that
 //! fails is reduced, and written to `target/chaos`; copy its file to `fixtures/chaos`, where every file is a test.
+//! `CHAOS_PROGRAM` is the path of another build of the program.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

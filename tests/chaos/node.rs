@@ -118,7 +118,7 @@ impl NodeUnderTest {
 
     /// Returns a command for the program on the node.
     pub(crate) fn program(&self) -> std::process::Command {
-        let mut command = self.netns().command(env!("CARGO_BIN_EXE_portcullis"));
+        let mut command = self.netns().command(program());
         command.env("PATH", self.path()).env("XTABLES_LOCKFILE", self.folder.path().join("xtables.lock"));
         command.env_remove("RUST_LOG");
         command
@@ -212,6 +212,11 @@ impl Drop for NodeUnderTest {
     fn drop(&mut self) {
         drop(self.stop(Signal::Kill));
     }
+}
+
+/// Returns the path of the program: `CHAOS_PROGRAM`, such as a release build, or the one that Cargo has built.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("CHAOS_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_portcullis").into())
 }
 
 fn is_by_signal(status: std::process::ExitStatus) -> bool {

@@ -75,6 +75,7 @@ pub(crate) fn run(scenario: &Scenario, limit: Duration) -> Result<Counts, Failur
         // Another sequence than that of the generator.
         random: Random::new(scenario.seed ^ 0x5eed),
         mode: scenario.mode,
+        has_synced: false,
         is_server_down: false,
         has_hung: false,
         traffic: None,
@@ -95,6 +96,8 @@ struct Run<'a> {
     random: Random,
     /// The mode of the last start.
     mode: Mode,
+    /// The daemon has synced since its start.
+    has_synced: bool,
     is_server_down: bool,
     /// A request of the daemon may wait for a response for ever.
     has_hung: bool,
@@ -136,7 +139,10 @@ impl Run<'_> {
                     node.server.delete(plural(kind), &key);
                 }
             }
-            Step::Stop(signal) => return node.stop(*signal),
+            Step::Stop(signal) => {
+                self.has_synced = false;
+                return node.stop(*signal);
+            }
             Step::Start(mode) => self.start(node, *mode),
             Step::Foreign(command) => self.foreign(node, command),
             Step::Fault(fault) => self.fault(node, fault),
@@ -168,11 +174,17 @@ impl Run<'_> {
         self.start(node, self.mode);
         quiet::wait(node, self.scenario.policies, self.limit)?;
         check::rules(node, &self.cluster, &mut self.random, &mut self.counts.checks, self.limit)?;
+        self.has_synced = true;
         self.traffic.iter_mut().for_each(Traffic::settle);
         Ok(())
     }
 
     fn foreign(&mut self, node: &NodeUnderTest, command: &str) {
+        // A rule that drops all packets also cuts the daemon from the API server. A daemon that has synced restores its rules
+        // nevertheless, but one that starts does not know them.
+        if !self.has_synced && command.contains("drop") {
+            return;
+        }
         self.traffic.iter_mut().for_each(Traffic::disturb);
         let Some(command) = rules_names::fill_in(&node.netns(), command, &mut self.random) else { return };
         let mut shell = node.netns().command("sh");

@@ -232,7 +232,7 @@ impl IptablesRules {
                 "-d" => within(packet.destination.ip()),
                 "-p" => argument() == if packet.is_udp { "udp" } else { "tcp" },
                 "-i" => argument() == packet.input,
-                "-o" => false,
+                "-o" | "--physdev-is-in" => false,
                 "--dport" => argument() == packet.destination.port().to_string(),
                 "--dst-type" => local_addresses().contains(&packet.destination.ip()),
                 "--src-type" => local_addresses().contains(&packet.source),
