@@ -53,6 +53,11 @@ impl Isolations {
         self.0.get(service).is_some_and(|isolation| isolation.retry_at > now)
     }
 
+    /// Makes the next write include all isolated Services.
+    pub(crate) fn retry_now(&mut self, now: Instant) {
+        self.0.values_mut().for_each(|isolation| isolation.retry_at = now);
+    }
+
     /// Returns the Services to be retried now.
     pub(crate) fn due(&self, now: Instant) -> Vec<NamespacedName> {
         self.0.iter().filter(|(_, i)| i.retry_at <= now).map(|(name, _)| name.clone()).collect()

@@ -15,7 +15,7 @@ use portcullis_cluster::desired::{Desired, ServicePort};
 use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
-use super::kernel::Flavour;
+use super::kernel::{Flavour, IptablesKernel};
 use super::plan::{Baseline, Plan, PlannedService, base_differs, max_lines};
 use super::script::{NFT_LINES, RuleCount, Script};
 use super::service_rules::ServiceRules;
@@ -85,10 +85,14 @@ impl IptablesFamilyProxier {
     ) -> Result<(), ToolError> {
         self.progress.reset();
         let progressed = Arc::clone(&self.progress);
-        self.in_use.refresh(&*self.kernel)?;
-        let snapshot = Snapshot::read(&*self.kernel, &|| progressed.read())?;
+        self.in_use.refresh(&self.kernel)?;
+        let snapshot = Snapshot::read(&self.kernel, &|| progressed.read())?;
         if self.sync_state != SyncState::NotSynced && !self.write_failed {
             self.drift = self.count_drift(&snapshot);
+        }
+        if self.drift > 0 {
+            // The changes of the other process may be why a Service was rejected.
+            self.isolations.retry_now(now);
         }
         let plan = self.plan_from_snapshot(snapshot, desired, large, now);
         self.execute(&plan, now, counts).inspect_err(|_| self.write_failed = true)?;
@@ -234,7 +238,7 @@ impl IptablesFamilyProxier {
                 Ok(None)
             }
             Err(error) if !error.rejects_rules() => Err(error),
-            Err(_) if self.in_use.find_new(&*self.kernel, self.family)? => self.try_parts(execution, parts),
+            Err(_) if self.in_use.find_new(&self.kernel, self.family)? => self.try_parts(execution, parts),
             Err(error) => {
                 let line = error.rejected_line().and_then(|line| line.checked_sub(1));
                 let service = line.and_then(|line| script.owner_of(line));

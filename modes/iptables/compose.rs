@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::bulk::{Execution, RestoreParts};
 use super::chain::{ChainName, SharedChain, Table};
 use super::family_proxier::IptablesFamilyProxier;
-use super::kernel::Flavour;
+use super::kernel::{Flavour, IptablesKernel};
 use super::plan::{Baseline, base_differs};
 use super::script::Script;
 use super::snapshot::Snapshot;

@@ -19,6 +19,7 @@ use super::base_rules::{self, BaseChain, Jump};
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
 use super::kernel::{Flavour, IptablesKernel};
+use super::own_writes::{CountingKernel, WriteInterval};
 use super::rule_set::is_large_cluster;
 use super::script::{NFT_LINES, RuleCount};
 use super::service_renderer::Renderer;
@@ -46,7 +47,11 @@ pub(super) struct ProgrammedService {
 /// The rules of one family, and the state of the kernel's.
 pub(super) struct IptablesFamilyProxier {
     pub(super) family: Family,
-    pub(super) kernel: Box<dyn IptablesKernel>,
+    pub(super) kernel: CountingKernel,
+    /// The current sync.
+    interval: WriteInterval,
+    /// The number of tables that were written before it.
+    written_before: u32,
     pub(super) renderer: Renderer,
     pub(super) base: BaseRules,
     /// The renderer and base rules of the last write, if options or node facts have changed since.
@@ -107,9 +112,12 @@ impl IptablesFamilyProxier {
         options: &Options,
         facts: &NodeFacts,
     ) -> Self {
+        let interval = WriteInterval::new(kernel.flavour(), None);
         IptablesFamilyProxier {
             family,
-            kernel,
+            kernel: CountingKernel::new(kernel),
+            interval,
+            written_before: 0,
             renderer: Renderer::new(family, options, facts),
             base: BaseRules::new(family, options, facts),
             written_with: None,
@@ -144,6 +152,17 @@ impl IptablesFamilyProxier {
         }
     }
 
+    /// Returns true if another process has written since the sync began.
+    pub(super) fn is_disturbed(&self) -> bool {
+        let tables = self.kernel.written_tables().wrapping_sub(self.written_before);
+        let now = self.kernel.fingerprint();
+        match self.kernel.flavour() {
+            Flavour::Nft => self.interval.is_disturbed(now.as_ref(), tables),
+            // Own writes change the fingerprint, too.
+            Flavour::Legacy => tables == 0 && now.as_ref() != self.interval.before(),
+        }
+    }
+
     /// Records a failed write, of which the kernel may hold any part.
     pub(super) fn record_failed_write(&mut self) {
         self.write_failed = true;
@@ -152,6 +171,8 @@ impl IptablesFamilyProxier {
 
     pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> SyncResult {
         let start = Instant::now();
+        self.interval = WriteInterval::new(self.kernel.flavour(), self.kernel.fingerprint());
+        self.written_before = self.kernel.written_tables();
         for change in changes {
             if !self.is_same(&change.before, &change.after) {
                 self.isolations.remove(&change.name);

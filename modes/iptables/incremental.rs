@@ -10,6 +10,7 @@ use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
+use super::kernel::IptablesKernel;
 use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -39,6 +40,9 @@ enum WriteOutcome {
     Rejected(Box<Restore>, ToolError),
     /// An unknown part may have been written.
     Unknown,
+    /// The kernel rejected the restore, and its rules are no longer those on which the restore is based: another process
+    /// has changed them.
+    Disturbed,
 }
 
 impl IptablesFamilyProxier {
@@ -70,9 +74,13 @@ impl IptablesFamilyProxier {
                         self.pending.remove(&rejected);
                     }
                 }
-                // Only a comparison shows which part the kernel accepted.
+                // Only a comparison shows what the kernel has.
                 WriteOutcome::Unknown => {
                     self.record_failed_write();
+                    return self.reconcile(desired, large, now, counts);
+                }
+                WriteOutcome::Disturbed => {
+                    self.mark_unverified();
                     return self.reconcile(desired, large, now, counts);
                 }
             }
@@ -105,7 +113,8 @@ impl IptablesFamilyProxier {
                 if error.rejects_rules() { Ok(WriteOutcome::Unknown) } else { Err(error) }
             }
             Err(error) if !error.rejects_rules() => Err(error),
-            Err(_) if self.in_use.find_new(&*self.kernel, self.family)? => {
+            Err(_) if self.is_disturbed() => Ok(WriteOutcome::Disturbed),
+            Err(_) if self.in_use.find_new(&self.kernel, self.family)? => {
                 self.write_changes(names, desired, large, counts)
             }
             Err(error) => Ok(WriteOutcome::Rejected(Box::new(difference.restore), error)),

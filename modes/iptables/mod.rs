@@ -18,6 +18,7 @@ mod features;
 mod incremental;
 mod kernel;
 mod nfacct;
+mod own_writes;
 mod plan;
 mod proxier;
 mod rule;
@@ -42,6 +43,7 @@ pub use tool::Tools;
 
 pub(crate) use base_rules::{BaseChain, Jump, guard_loopback, jumps, write_loopback_guard};
 pub(crate) use kernel::has_synced_since;
+pub(crate) use own_writes::WriteInterval;
 pub(crate) use plan::base_differs;
 pub(crate) use rule::{Rule, host};
 pub(crate) use rule_set::is_ours;

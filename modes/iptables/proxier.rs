@@ -9,7 +9,8 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
 use super::chain::{ServiceChainNames, SharedChain, is_service_chain};
 use super::family_proxier::IptablesFamilyProxier;
-use super::kernel::{Fingerprint, IptablesKernel, has_synced_since};
+use super::kernel::{Fingerprint, Flavour, IptablesKernel, has_synced_since};
+use super::own_writes::WriteInterval;
 use super::saved_rule::SavedRule;
 use crate::error::{SyncError, SyncErrorKind};
 use crate::mode::{Mode, SyncResult};
@@ -110,6 +111,30 @@ impl IptablesProxier {
         }
     }
 
+    fn written_tables(&self) -> u32 {
+        self.families.iter().fold(0, |sum, family| sum.wrapping_add(family.kernel.written_tables()))
+    }
+
+    fn begin_writes(&self) -> (WriteInterval, u32) {
+        let before = self.read_fingerprint();
+        let flavour = self.families.first().map_or(Flavour::Legacy, |family| family.kernel.flavour());
+        (WriteInterval::new(flavour, before), self.written_tables())
+    }
+
+    /// Returns the fingerprint after the writes of a sync; the one before it if another process wrote at the same time, so
+    /// that the next check compares all rules.
+    fn end_writes(&mut self, (interval, written_before): (WriteInterval, u32)) -> Option<Fingerprint> {
+        let after = self.read_fingerprint();
+        let tables = self.written_tables().wrapping_sub(written_before);
+        if !interval.is_disturbed(after.as_ref(), tables) {
+            return after;
+        }
+        tracing::debug!("another process wrote to nf_tables during a sync; comparing the rules");
+        self.chain_fingerprints = None;
+        self.families.iter_mut().for_each(|family| family.positions_unreliable = true);
+        interval.before().cloned()
+    }
+
     fn is_throttled(&self, now: Instant) -> bool {
         self.comparison_not_before.is_some_and(|end| now < end)
     }
@@ -172,6 +197,7 @@ impl Mode for IptablesProxier {
         if self.postponed && !self.is_throttled(now) {
             self.request_comparison();
         }
+        let interval = self.begin_writes();
         if self.fingerprint.is_some() && self.has_external_change() {
             self.families.iter_mut().for_each(|f| f.positions_unreliable = true);
         }
@@ -191,7 +217,7 @@ impl Mode for IptablesProxier {
         // Until everything has been compared, external changes made meanwhile remain unverified.
         let compared = results.iter().all(|r| r.is_full && r.error.is_none());
         if compared || !unreliable {
-            self.fingerprint = self.read_fingerprint();
+            self.fingerprint = self.end_writes(interval);
         }
         results
     }

@@ -6,7 +6,8 @@ use super::rules::{self, Rules};
 use crate::error::SyncError;
 use crate::iptables::saved_rule::declared_chain;
 use crate::iptables::{
-    BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, base_differs, has_synced_since,
+    BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, WriteInterval, base_differs,
+    has_synced_since,
 };
 use crate::mode::TableRuleCounts;
 
@@ -112,8 +113,8 @@ impl RuleSync {
             return Ok(Vec::new());
         }
         // Read first: external changes during the comparison must change the fingerprint.
-        let before = self.kernel.fingerprint();
-        if self.fingerprint.is_some() && before != self.fingerprint {
+        let interval = WriteInterval::new(self.kernel.flavour(), self.kernel.fingerprint());
+        if self.fingerprint.is_some() && interval.before() != self.fingerprint.as_ref() {
             self.mark_unverified();
         }
         let mut diffs = Vec::new();
@@ -126,9 +127,10 @@ impl RuleSync {
             }
         }
         if diffs.is_empty() {
-            self.fingerprint = before;
+            self.fingerprint = interval.before().cloned();
             return Ok(Vec::new());
         }
+        let tables = diffs.len() as u32;
         let written = self.kernel.restore(&mut |out| {
             diffs.iter().try_for_each(|(table, index, diff)| self.tables[*index].write(out, *table, diff))
         });
@@ -145,7 +147,10 @@ impl RuleSync {
             let rules = self.tables[index].count() + diff.missing_jumps.len();
             written.push((table, TableWrite { rules, restored: diff.restored }));
         }
-        self.fingerprint = self.kernel.fingerprint();
+        let after = self.kernel.fingerprint();
+        // If another process wrote at the same time, the next check compares the rules.
+        let is_disturbed = interval.is_disturbed(after.as_ref(), tables);
+        self.fingerprint = if is_disturbed { interval.before().cloned() } else { after };
         Ok(written)
     }
 

@@ -55,4 +55,4 @@ pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, dele
 pub use table_diff::ChangeCounts;
 #[cfg(any(test, feature = "trace"))]
 pub use trace::{ChainTraversal, Fate, Packet, PacketPath, SetWrite, Trace, TracedHost};
-pub use transaction::Transaction;
+pub use transaction::{Transaction, committed_transactions};

@@ -1,6 +1,7 @@
 //! Atomic transactions on one table.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::comment::{self, COMMENT, SET_COMMENT};
 use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
@@ -28,6 +29,15 @@ const POLICY_ACCEPT: u32 = 1;
 
 /// The bytes of elements in one message: an attribute has at most 64 KiB, and an element has less than 1 KiB.
 const ELEMENT_BYTES: usize = 60 << 10;
+
+/// The number of transactions of this process, which wraps around.
+static COMMITTED: AtomicU32 = AtomicU32::new(0);
+
+/// Returns the number of transactions that this process has committed or is committing, in all network namespaces. Each
+/// raises the [generation](super::generation()) of its namespace by 1. The number wraps around.
+pub fn committed_transactions() -> u32 {
+    COMMITTED.load(SeqCst)
+}
 
 /// A batch of changes to one table that the kernel applies atomically. Each method appends a change; the objects that it
 /// names must exist in the kernel or earlier in the transaction. [`Transaction::commit`] sends the batch.
@@ -280,7 +290,13 @@ impl Transaction {
         }
         let last = self.batch.len() - 1;
         self.push_delimiter(NFNL_MSG_BATCH_END)?;
-        self.send(socket, last)
+        // Counted before the kernel has it: a generation that includes the transaction is never read with a lower count.
+        COMMITTED.fetch_add(1, SeqCst);
+        let sent = self.send(socket, last);
+        if sent.is_err() {
+            COMMITTED.fetch_sub(1, SeqCst);
+        }
+        sent
     }
 
     /// Has the kernel validate the transaction without applying it.

@@ -136,3 +136,49 @@ fn each_external_change_is_restored_even_if_comparisons_take_long() {
         assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(60), "{flavour:?}: {wait:?}");
     }
 }
+
+/// Another process changes rules between the moment at which a sync looks for external changes and its write. The sync must
+/// not take the result for its own.
+#[test]
+fn changes_during_a_sync_are_restored_and_isolate_nothing() {
+    type Flush = fn(&mut std::collections::BTreeMap<Table, crate::fake_kernel::Chains>);
+    let flush_shared: Flush = |tables| {
+        let nat = tables.get_mut(&Table::Nat).expect("it is always there");
+        nat.get_mut("KUBE-SERVICES").expect("it was written").clear();
+    };
+    let flush_all: Flush = |tables| {
+        tables.get_mut(&Table::Nat).expect("it is always there").values_mut().for_each(Vec::clear);
+    };
+    let flush_other: Flush = |tables| {
+        tables.get_mut(&Table::Filter).expect("it is always there").values_mut().for_each(Vec::clear);
+    };
+    // A changed Service is written by position, which the kernel rejects in an emptied chain; a new one is appended.
+    for (what, number) in [("changed", 0), ("new", 50)] {
+        for (change, flush) in
+            [("a chain", flush_shared), ("table nat", flush_all), ("another table", flush_other)]
+        {
+            let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
+            let changes: Vec<_> = (0..40).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+            let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+            let mut proxier = IptablesProxier::new(options(), host(), [(Family::V4, own)]);
+            all_well(&proxier.sync(&cluster.desired, &changes));
+            let changes = cluster.set(number, Some(&Drawn { node_port: true, ..service(5) }));
+            kernel.state().before_restore = Some(Box::new(flush));
+            let results = proxier.sync(&cluster.desired, &changes);
+            all_well(&results);
+            let case = format!("{what} Service, {change} is flushed: {results:?}");
+            assert!(results.iter().all(|result| result.isolated.is_empty()), "{case}");
+            // The kernel notifies of the change, unless the sync restored it.
+            let noticed = proxier.check_drift();
+            let results = proxier.sync(&cluster.desired, &[]);
+            all_well(&results);
+            let fresh = FakeKernel::new(Flavour::Nft);
+            let own: Box<dyn IptablesKernel> = Box::new(fresh.clone());
+            all_well(
+                &IptablesProxier::new(options(), host(), [(Family::V4, own)]).sync(&cluster.desired, &[]),
+            );
+            assert_eq!(rules_in_kernel(&kernel), rules_in_kernel(&fresh), "{case}, noticed: {noticed}");
+            assert!(!proxier.check_drift(), "{case}: all is restored");
+        }
+    }
+}

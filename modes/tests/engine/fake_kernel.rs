@@ -19,6 +19,8 @@ pub struct FakeKernel {
     flavour: Flavour,
 }
 
+type ExternalChange = Box<dyn FnOnce(&mut BTreeMap<Table, Chains>) + Send>;
+
 pub struct State {
     pub tables: BTreeMap<Table, Chains>,
     /// Rules with any of these words are rejected.
@@ -33,6 +35,8 @@ pub struct State {
     pub locked_at: Option<Table>,
     /// All restores are rejected.
     pub out_of_memory: bool,
+    /// A change by another process just before the next restore.
+    pub before_restore: Option<ExternalChange>,
     /// The duration of a dump of a table.
     pub dump_takes: Duration,
     pub restores: usize,
@@ -52,6 +56,7 @@ impl FakeKernel {
             locked_after: None,
             locked_at: None,
             out_of_memory: false,
+            before_restore: None,
             dump_takes: Duration::ZERO,
             restores: 0,
             largest: 0,
@@ -82,6 +87,10 @@ impl IptablesKernel for FakeKernel {
         write(&mut text).expect("writing to memory");
         let text = String::from_utf8(text).expect("rules are text");
         let mut state = self.state();
+        if let Some(change) = state.before_restore.take() {
+            change(&mut state.tables);
+            state.generation += 1;
+        }
         state.restores += 1;
         state.largest = state.largest.max(text.lines().count());
         if state.locked > 0 {
@@ -97,14 +106,12 @@ impl IptablesKernel for FakeKernel {
         };
         if let Some(before) = state.locked_at.take().and_then(|table| text.find(&format!("*{table}\n"))) {
             restore(&mut state, &text[..before]).expect("tables that are accepted");
-            state.generation += 1;
             return Err(ToolError::Locked { tool: "fake".into() });
         }
         let result = match state.out_of_memory {
             true => Err((None, "out of memory".to_owned())),
             false => restore(&mut state, &text),
         };
-        state.generation += 1;
         result.map_err(|(line, message)| ToolError::Failed {
             tool: "fake".into(),
             status: "exit status: 2".into(),
@@ -175,6 +182,7 @@ fn restore(state: &mut State, text: &str) -> Result<(), Rejection> {
             let (table, chains) = open.take().expect("COMMIT ends a table");
             check_jumps(&chains).map_err(|message| (None, message))?;
             state.tables.insert(table, chains);
+            state.generation += 1;
         } else {
             let (_, chains) = open.as_mut().expect("lines stand in tables");
             if state.rejected.iter().any(|word| line.split([' ', '"', ':']).any(|w| w == word)) {
