@@ -115,11 +115,17 @@ fn wrong_virtual_servers(
     let mut check = |to: SocketAddr, is_udp: bool| {
         let is_node = node_addresses(NODE).contains(&to.ip());
         let protocol = if is_udp { "UDP" } else { "TCP" };
-        let expected = cluster.frontend(to, protocol, is_node).map(|frontend| {
-            let endpoints = cluster.endpoints(frontend, to.is_ipv4());
-            let is_cluster_ip = frontend.kind == FrontendKind::ClusterIp;
-            match frontend.is_local() {
-                true if is_cluster_ip || !endpoints.local.is_empty() => endpoints.local,
+        let frontend = cluster.frontend(to, protocol, is_node);
+        let endpoints = frontend.map(|frontend| cluster.endpoints(frontend, to.is_ipv4()));
+        let expected = frontend.zip(endpoints).map(|(frontend, endpoints)| {
+            let has_none = frontend.is_local() && endpoints.local.is_empty();
+            match (frontend.is_local(), frontend.kind) {
+                // As kube-proxy: a Service that is also external has its endpoints on all nodes then.
+                (true, FrontendKind::ClusterIp) if has_none && frontend.is_external_service() => {
+                    endpoints.cluster
+                }
+                (true, FrontendKind::ClusterIp) => endpoints.local,
+                (true, _) if !has_none => endpoints.local,
                 _ => endpoints.cluster,
             }
         });

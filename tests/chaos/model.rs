@@ -171,8 +171,6 @@ impl ModelCluster {
     fn routed_by_ipvs(&self, connection: &Connection, frontend: Frontend<'_>) -> Expected {
         let endpoints = self.endpoints(frontend, connection.to.is_ipv4());
         let is_cluster_ip = frontend.kind == FrontendKind::ClusterIp;
-        let is_external = frontend.service["spec"]["type"] != "ClusterIP"
-            || !frontend.service["spec"]["externalIPs"].is_null();
         let is_from_node = connection.client == Client::Node;
         if !endpoints.exist {
             // An error for the node's own datagrams may not be reported to the socket, and source ranges are checked first.
@@ -184,7 +182,7 @@ impl ModelCluster {
         }
         let all = match (frontend.is_local(), endpoints.local.is_empty()) {
             (true, false) => endpoints.local,
-            (true, true) if is_cluster_ip && is_external => return Expected::Unspecified,
+            (true, true) if is_cluster_ip && frontend.is_external_service() => return Expected::Unspecified,
             (true, true) if is_cluster_ip => return Expected::one(Outcome::Rejected),
             (true, true) if connection.client == Client::Outside => return Expected::one(Outcome::Dropped),
             (true, true) if is_from_node => return Expected::Unspecified,

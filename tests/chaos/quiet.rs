@@ -76,12 +76,20 @@ impl State {
             let name = format!("kubeproxy_sync_proxy_rules_{kind}_changes_pending");
             series(metrics, &name, "").any(|value| value != 0.0)
         });
-        if pending { State::Pending } else { State::Quiet }
+        let times = |name: &str| series(metrics, &format!("kubeproxy_sync_proxy_rules_{name}_seconds"), "");
+        // A family that was never synced has no time.
+        let synced: Vec<f64> = times("last_timestamp").collect();
+        let is_synced = !synced.is_empty()
+            && times("last_queued_timestamp").zip(&synced).all(|(queued, at)| queued <= *at);
+        let policies_synced = !policies
+            || series(metrics, "portcullis_network_policy_last_sync_timestamp_seconds", "")
+                .any(|at| at > 0.0);
+        if pending || !is_synced || !policies_synced { State::Pending } else { State::Quiet }
     }
 }
 
 /// Returns the values of a metric's series whose labels contain a word.
-pub(crate) fn series(metrics: &str, name: &str, label: &str) -> impl Iterator<Item = f64> {
+pub(crate) fn series(metrics: &str, name: &str, label: &str) -> std::vec::IntoIter<f64> {
     let lines = metrics.lines().filter(move |line| {
         let rest = line.strip_prefix(name);
         rest.is_some_and(|rest| rest.starts_with([' ', '{']))

@@ -159,6 +159,12 @@ impl Frontend<'_> {
         self.service["spec"][field] == "Local"
     }
 
+    /// Returns true if its Service has addresses or ports for clients outside of the cluster.
+    pub(crate) fn is_external_service(&self) -> bool {
+        let spec = &self.service["spec"];
+        spec["type"] != "ClusterIP" || !spec["externalIPs"].is_null()
+    }
+
     /// Returns true if source ranges let a client pass.
     pub(crate) fn admits(&self, client: IpAddr) -> bool {
         if self.kind != FrontendKind::LoadBalancer {

@@ -144,8 +144,16 @@ impl Traffic {
     /// Returns the numbers of all and of lost probes of each kind.
     fn stop(self) -> [[usize; 2]; 4] {
         self.generators.map(|generator| {
-            let log = generator.map(TrafficGenerator::stop);
-            log.map_or([0, 0], |log| [log.probes.len(), log.lost().len()])
+            let Some(log) = generator.map(TrafficGenerator::stop) else { return [0, 0] };
+            let lost = log.lost().len();
+            // All connections to a pod that policies close are lost.
+            if lost > 0 && lost < log.probes.len() {
+                println!(
+                    "{log} {:?}",
+                    log.lost().iter().take(5).map(|probe| &probe.outcome).collect::<Vec<_>>()
+                );
+            }
+            [log.probes.len(), lost]
         })
     }
 }
