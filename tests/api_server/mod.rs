@@ -293,11 +293,6 @@ impl ApiServer {
         lock(&self.shared.faults).is_empty()
     }
 
-    /// Removes all planned faults.
-    pub(crate) fn clear_faults(&self) {
-        lock(&self.shared.faults).clear();
-    }
-
     /// Interrupts all watches.
     pub(crate) fn disconnect_all(&self) {
         self.command(&Command::Break);
