@@ -136,13 +136,10 @@ fn wrong_virtual_servers(
         }
     };
     for slot in ServiceSlot::all() {
-        for family in 0..2 {
-            for ip in [
-                slot.cluster_ips[family],
-                slot.load_balancer_ips[family],
-                slot.external_ips[family],
-                SHARED_EXTERNAL_IPS[family].parse().expect("an address"),
-            ] {
+        for (family, shared) in SHARED_EXTERNAL_IPS.into_iter().enumerate() {
+            let shared = shared.parse().expect("an address");
+            let virtual_ips = [slot.load_balancer_ips[family], slot.external_ips[family], shared];
+            for ip in virtual_ips.into_iter().chain([slot.cluster_ips[family]]) {
                 [80, 81].into_iter().for_each(|port| check((ip, port).into(), false));
                 check((ip, 53).into(), true);
             }

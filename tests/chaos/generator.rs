@@ -174,7 +174,7 @@ impl Generator {
                     .to_owned(),
             },
             10 => ApiFault::Streaming { supported: random.chance(50) },
-            _ => random.pick(&[true, false]).then_some(ApiFault::Down).unwrap_or(ApiFault::Up),
+            _ => [ApiFault::Down, ApiFault::Up][random.below(2)].clone(),
         }
     }
 }

@@ -138,16 +138,10 @@ impl ModelCluster {
     fn routed(&self, mode: Mode, connection: &Connection, frontend: Frontend<'_>) -> Expected {
         let endpoints = self.endpoints(frontend, connection.to.is_ipv4());
         let is_virtual = matches!(frontend.kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp);
-        let all = if frontend.kind == FrontendKind::ClusterIp && frontend.is_local() {
-            &endpoints.local
-        } else if frontend.kind != FrontendKind::ClusterIp
-            && frontend.is_local()
-            && !connection.client.is_internal()
-        {
-            &endpoints.local
-        } else {
-            &endpoints.cluster
-        };
+        // Internal clients reach external addresses as if their traffic policy were `Cluster`.
+        let is_external = frontend.kind != FrontendKind::ClusterIp;
+        let only_local = frontend.is_local() && !(is_external && connection.client.is_internal());
+        let all = if only_local { &endpoints.local } else { &endpoints.cluster };
         if !frontend.admits(connection.from()) {
             return match (mode, endpoints.exist) {
                 // iptables mode rejects before it checks source ranges.

@@ -34,7 +34,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// Returns true if it needs a kernel with IPVS.
     pub(crate) fn needs_ipvs(&self) -> bool {
-        self.mode == Mode::Ipvs || self.steps.iter().any(|step| *step == Step::Start(Mode::Ipvs))
+        self.mode == Mode::Ipvs || self.steps.contains(&Step::Start(Mode::Ipvs))
     }
 
     pub(crate) fn read(path: &Path) -> Self {

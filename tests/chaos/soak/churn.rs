@@ -99,7 +99,7 @@ impl Churn {
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": format!("job-{number}"), "namespace": "a",
                     "labels": {"app": self.random.pick(&["web", "db"]), "job": format!("job-{number}")}},
-                "spec": {"nodeName": if number % 3 == 0 { NODE } else { "node-3" },
+                "spec": {"nodeName": if number.is_multiple_of(3) { NODE } else { "node-3" },
                     "containers": [{"name": "c", "ports": [{"name": format!("port-{number}"), "containerPort": 8080}]}]},
                 "status": {"phase": "Running", "podIPs": [{"ip": format!("10.244.3.{}", 10 + number % 200)}]},
             }));
@@ -121,7 +121,7 @@ fn background_service(number: usize) -> Value {
         "metadata": {"name": format!("b{number}"), "namespace": "soak", "uid": format!("b{number}")},
         "spec": {
             "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"],
-            "sessionAffinity": if number % 10 == 0 { "ClientIP" } else { "None" },
+            "sessionAffinity": if number.is_multiple_of(10) { "ClientIP" } else { "None" },
             "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}},
             "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
         },
