@@ -159,6 +159,12 @@ struct RawRequirement {
 }
 
 impl RawLabelSelector {
+    /// Returns the number of its labels, requirements and values.
+    pub(crate) fn entries(&self) -> usize {
+        let requirements = self.match_expressions.iter().map(|requirement| 1 + requirement.values.len());
+        self.match_labels.len() + requirements.sum::<usize>()
+    }
+
     /// Converts the selector. A requirement that the API server would reject is a problem and makes the whole selector invalid:
     /// without the requirement it would select more than intended.
     pub(crate) fn convert(self, path: &str, problems: &mut Vec<Problem>) -> LabelSelector {

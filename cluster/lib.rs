@@ -10,6 +10,7 @@
 
 pub mod address;
 mod backoff;
+mod bisect;
 pub mod change;
 pub mod cluster_network_policy;
 pub mod desired;
@@ -32,9 +33,11 @@ pub mod node;
 pub mod object;
 mod own_node;
 pub mod pod;
+pub mod policy_size;
 mod port_name;
 pub mod problem;
 pub mod protocol;
+mod rejected_objects;
 pub mod service;
 pub mod service_cidr;
 mod strict_deserializer;
@@ -43,6 +46,7 @@ pub mod unreadable;
 
 pub use address::Family;
 pub use backoff::Backoff;
+pub use bisect::{Bisect, BisectOrder, Budget};
 pub use change::Change;
 pub use event::Event;
 pub use index::Index;
@@ -53,5 +57,6 @@ pub use object::{Object, ObjectKey};
 pub use own_node::MissingNodeFacts;
 pub use problem::Problem;
 pub use protocol::Protocol;
+pub use rejected_objects::RejectedObjects;
 pub use traffic_policy::TrafficPolicy;
 pub use unreadable::UnreadableObjects;

@@ -10,6 +10,7 @@ use crate::label_selector::{LabelSelector, RawLabelSelector};
 use crate::labels::null_is_empty;
 use crate::metadata::Metadata;
 use crate::name::{Name, NamespacedName};
+use crate::policy_size::{self, WEIGHT, selector_entries};
 use crate::port_name::{self, PORT_NAME};
 use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
@@ -144,7 +145,7 @@ const INGRESS_PEERS: &str = "from";
 const EGRESS_PEERS: &str = "to";
 
 impl RawNetworkPolicy {
-    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
+    pub(crate) fn convert(mut self, problems: &mut Vec<Problem>) -> NetworkPolicy {
         let types = &self.spec.policy_types;
         let is_known = |name: &str| matches!(name, "Ingress" | "Egress");
         for (i, name) in types.iter().enumerate().filter(|(_, name)| !is_known(name)) {
@@ -160,6 +161,13 @@ impl RawNetworkPolicy {
         };
         let (ingress, egress) =
             (applies_to("Ingress", true), applies_to("Egress", !self.spec.egress.is_empty()));
+        let entries: usize = self.spec.ingress.iter().chain(&self.spec.egress).map(RawRule::entries).sum();
+        if let Some(problem) =
+            policy_size::problem(entries, "the policy isolates its pods and allows nothing")
+        {
+            problems.push(problem);
+            (self.spec.ingress, self.spec.egress) = (Vec::new(), Vec::new());
+        }
         let known_before = problems.len();
         let pod_selector = self.spec.pod_selector.convert("spec.podSelector", problems);
         if !pod_selector.is_valid() {
@@ -193,6 +201,20 @@ impl NetworkPolicy {
 }
 
 impl RawRule {
+    /// Returns the number of its entries ([`policy_size::MAX_POLICY_ENTRIES`]).
+    fn entries(&self) -> usize {
+        let peer = |peer: &RawPeer| {
+            let block = peer.ip_block.as_ref().map_or(0, |block| 1 + block.except.len());
+            block + selector_entries(&[&peer.pod_selector, &peer.namespace_selector])
+        };
+        let port = |port: &RawPort| match &port.port {
+            Some(IntOrString::String(_)) => WEIGHT,
+            _ => 1,
+        };
+        let peers = self.from.iter().chain(&self.to).map(peer).sum::<usize>();
+        WEIGHT + peers + self.ports.iter().map(port).sum::<usize>()
+    }
+
     fn convert(self, path: &str, field: &str, problems: &mut Vec<Problem>) -> NetworkPolicyRule {
         let (peers, wrong_field, wrong_peers) = match field {
             INGRESS_PEERS => (self.from, EGRESS_PEERS, self.to),

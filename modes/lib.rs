@@ -3,7 +3,6 @@
 //! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), writes only the changes, and reads
 //! back the kernel's state.
 
-mod bisect;
 mod capabilities;
 pub mod cleanup;
 mod detect_local;
@@ -26,7 +25,7 @@ mod traffic;
 
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{SyncError, SyncErrorKind};
-pub use mode::{IsolatedService, Mode, SyncResult, TableRuleCounts};
+pub use mode::{IsolatedService, IsolationCause, Mode, SyncResult, TableRuleCounts};
 pub use node_facts::NodeFacts;
 pub use node_port_addresses::NodePortAddresses;
 pub use options::Options;

@@ -83,6 +83,8 @@ pub struct SyncResult {
     pub tables: Vec<TableRuleCounts>,
     /// The number of chains or objects that another process had changed and that were restored.
     pub restored: usize,
+    /// Services whose changes the next syncs write, because they are large.
+    pub deferred: Vec<NamespacedName>,
     /// Services that could not be programmed, while all other Services were.
     pub isolated: Vec<IsolatedService>,
     /// The error if the whole sync failed; the last good rules are still in place.
@@ -100,13 +102,24 @@ pub struct TableRuleCounts {
     pub written: usize,
 }
 
-/// A Service that the kernel or its tool rejects.
+/// A Service that keeps its last good rules while all other Services are programmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsolatedService {
     /// The Service.
     pub service: NamespacedName,
+    /// The cause of its isolation.
+    pub cause: IsolationCause,
     /// The error message.
     pub reason: String,
+}
+
+/// The cause of a Service's isolation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsolationCause {
+    /// The kernel or its tool rejects its rules.
+    Rejected,
+    /// It exceeds the limits on the size of a Service ([`portcullis_cluster::desired::MAX_ENTRIES`]).
+    TooLarge,
 }
 
 impl fmt::Display for IsolatedService {

@@ -10,15 +10,17 @@
 //! `route_localnet` is set. Objects of other modes are removed only once the new rules serve. A flow that is deleted
 //! before the rules are written would be created again by the old ones.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServiceChange};
 
 use crate::cleanup::{self, CleanupResult, DrainStatus, Takeover};
 use crate::error::SyncError;
-use crate::mode::{Mode, SyncResult};
+use crate::mode::{IsolatedService, IsolationCause, Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
@@ -31,6 +33,8 @@ pub struct ServiceEngine {
     mode: Box<dyn Mode>,
     takeover: Takeover,
     stale_flows: StaleFlows,
+    /// The Services above the limits on their size that were logged.
+    oversized: BTreeSet<NamespacedName>,
 }
 
 /// The request of one sync.
@@ -79,7 +83,7 @@ impl EngineResult {
 impl ServiceEngine {
     /// Returns the engine for a mode that has not synced yet.
     pub fn new(mode: Box<dyn Mode>, takeover: Takeover, stale_flows: StaleFlows) -> Self {
-        ServiceEngine { mode, takeover, stale_flows }
+        ServiceEngine { mode, takeover, stale_flows, oversized: BTreeSet::new() }
     }
 
     /// Sets new options and node facts for the next sync.
@@ -106,6 +110,7 @@ impl ServiceEngine {
         }
         self.stale_flows.add_changes(request.changes);
         let mut syncs = self.mode.sync(desired, request.changes);
+        self.report_oversized(desired, &mut syncs);
         let is_serving = syncs
             .iter()
             .all(|sync| sync.error.is_none() && (sync.isolated.is_empty() || !request.requires_all_services));
@@ -129,6 +134,28 @@ impl ServiceEngine {
         };
         let next_due = self.mode.next_due().into_iter().chain(self.takeover.next_due()).min();
         EngineResult { syncs, cleanup, stale_flows, duration: start.elapsed(), next_due }
+    }
+
+    /// Adds the Services above the limits on their size to the isolated ones, and logs the new ones.
+    fn report_oversized(&mut self, desired: &Desired, syncs: &mut [SyncResult]) {
+        for (service, size) in desired.oversized() {
+            if self.oversized.insert(service.clone()) {
+                tracing::error!(%service, "cannot program Service: {size}; it keeps its last rules within the limit, all other Services are served");
+            }
+            let isolated = IsolatedService {
+                service: service.clone(),
+                cause: IsolationCause::TooLarge,
+                reason: size.to_string(),
+            };
+            syncs.iter_mut().for_each(|sync| sync.isolated.push(isolated.clone()));
+        }
+        self.oversized.retain(|service| {
+            let is_oversized = desired.oversized().contains_key(service);
+            if !is_oversized {
+                tracing::info!(%service, "Service is within the limits on its size again");
+            }
+            is_oversized
+        });
     }
 
     /// Writes the mode's own rule that protects loopback addresses, before that of iptables mode is removed, if

@@ -160,6 +160,14 @@ impl Error {
         matches!(self.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
     }
 
+    /// Returns true if the kernel rejected an nf_tables object, or an object does not fit into a message, for a reason that is
+    /// neither temporary nor a lack of privilege or memory.
+    pub fn is_object_rejection(&self) -> bool {
+        matches!(self, Error::Object { .. } | Error::AttributeTooLong { .. })
+            && !self.is_transient()
+            && !self.is_privilege_or_memory_error()
+    }
+
     /// Returns true if objects of another process may be the reason for the rejection.
     pub(crate) fn may_be_external(&self) -> bool {
         self.errno().is_some() && !self.is_privilege_or_memory_error()

@@ -6,6 +6,7 @@
 //! of the subject, also from DNS and the API server, in a cluster that was only upgraded.
 
 pub(crate) mod raw;
+mod raw_port;
 
 use std::sync::Arc;
 

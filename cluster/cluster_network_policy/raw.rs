@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
+use super::raw_port::RawProtocol;
 use super::{
     ClusterNetworkPolicy, ClusterNetworkPolicyAction, ClusterNetworkPolicyPeer, ClusterNetworkPolicyPort,
     ClusterNetworkPolicyRule, NamespacedPods, Tier,
@@ -14,9 +15,8 @@ use crate::label_selector::{LabelSelector, RawLabelSelector};
 use crate::labels::null_is_empty;
 use crate::metadata::Metadata;
 use crate::name::NamespacedName;
-use crate::port_name::{self, PORT_NAME};
+use crate::policy_size::{self, WEIGHT, selector_entries};
 use crate::problem::{Problem, set_consequence};
-use crate::protocol::Protocol;
 
 #[derive(Deserialize)]
 pub(crate) struct RawClusterNetworkPolicy {
@@ -72,33 +72,6 @@ struct RawPeer {
     domain_names: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawProtocol {
-    tcp: Option<RawPorts>,
-    udp: Option<RawPorts>,
-    sctp: Option<RawPorts>,
-    destination_named_port: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawPorts {
-    destination_port: Option<RawPort>,
-}
-
-#[derive(Deserialize)]
-struct RawPort {
-    number: Option<i64>,
-    range: Option<RawRange>,
-}
-
-#[derive(Deserialize)]
-struct RawRange {
-    start: i64,
-    end: i64,
-}
-
 /// The field of a rule's peers, which determines its direction.
 #[derive(Clone, Copy, PartialEq)]
 enum Peers {
@@ -134,6 +107,16 @@ impl RawClusterNetworkPolicy {
                 };
                 rules.into_iter().enumerate().map(convert).collect()
             };
+        let entries: usize = ingress.iter().chain(&egress).map(RawRule::entries).sum();
+        let too_large = policy_size::problem(
+            entries,
+            "its rules do not apply, and the policy denies everything in each direction with a Deny or Pass rule",
+        );
+        let (ingress, egress) = match too_large.is_some() {
+            true => (deny_all(&ingress), deny_all(&egress)),
+            false => (rules("ingress", Peers::From, ingress), rules("egress", Peers::To, egress)),
+        };
+        problems.extend(too_large);
         let is_valid = tier_read.is_some() && priority_read.is_some();
         ClusterNetworkPolicy {
             key: NamespacedName::new("", &self.metadata.name),
@@ -141,10 +124,25 @@ impl RawClusterNetworkPolicy {
             subject: if is_valid { subject } else { NamespacedPods::none() },
             tier: tier_read.unwrap_or(Tier::Baseline),
             priority: priority_read.unwrap_or(1000),
-            ingress: rules("ingress", Peers::From, ingress),
-            egress: rules("egress", Peers::To, egress),
+            ingress,
+            egress,
         }
     }
+}
+
+/// Returns the rules that replace those of a policy that is too large: they allow nothing that its rules might deny. Rules that
+/// only allow are not replaced: the other policies decide.
+fn deny_all(rules: &[RawRule]) -> Box<[ClusterNetworkPolicyRule]> {
+    if rules.iter().all(|rule| rule.action.as_deref() == Some("Accept")) {
+        return Box::default();
+    }
+    let everywhere = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+    Box::new([ClusterNetworkPolicyRule {
+        name: None,
+        action: ClusterNetworkPolicyAction::Deny,
+        peers: Box::new([ClusterNetworkPolicyPeer::Networks(everywhere.into())]),
+        ports: None,
+    }])
 }
 
 impl RawSubject {
@@ -180,6 +178,20 @@ impl RawPods {
 }
 
 impl RawRule {
+    /// Returns the number of its entries ([`policy_size::MAX_POLICY_ENTRIES`]).
+    fn entries(&self) -> usize {
+        let peer = |peer: &RawPeer| {
+            let pods = peer.pods.as_ref();
+            let pods =
+                pods.map_or(0, |pods| selector_entries(&[&pods.namespace_selector, &pods.pod_selector]));
+            let networks =
+                [&peer.networks, &peer.domain_names].into_iter().flatten().map(Vec::len).sum::<usize>();
+            pods + networks + selector_entries(&[&peer.namespaces, &peer.nodes])
+        };
+        let peers = self.from.iter().chain(&self.to).map(peer).sum::<usize>();
+        WEIGHT + peers + self.protocols.iter().map(RawProtocol::entries).sum::<usize>()
+    }
+
     fn convert(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> ClusterNetworkPolicyRule {
         let known_before = problems.len();
         let action = match self.action.as_deref() {
@@ -327,63 +339,5 @@ impl RawPeer {
             net
         });
         Some(ClusterNetworkPolicyPeer::Networks(nets.collect()))
-    }
-}
-
-impl RawProtocol {
-    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> Option<ClusterNetworkPolicyPort> {
-        let name = self.destination_named_port.filter(|name| !name.is_empty());
-        let expected = "one of tcp, udp, sctp and destinationNamedPort";
-        let ports = [(Protocol::Tcp, self.tcp), (Protocol::Udp, self.udp), (Protocol::Sctp, self.sctp)];
-        let mut ports: Vec<(Protocol, RawPorts)> =
-            ports.into_iter().filter_map(|(protocol, ports)| Some((protocol, ports?))).collect();
-        match (ports.pop(), name) {
-            (Some((protocol, port)), None) if ports.is_empty() => {
-                port.convert(protocol, &format!("{path}.{protocol}.destinationPort"), problems)
-            }
-            (None, Some(name)) => {
-                let read = port_name::parse(&name);
-                if read.is_none() {
-                    problems.push(Problem::new(format!("{path}.destinationNamedPort"), name, PORT_NAME));
-                }
-                read.map(ClusterNetworkPolicyPort::Named)
-            }
-            (None, None) => {
-                problems.push(Problem::new(path, "{}", expected));
-                None
-            }
-            _ => {
-                problems.push(Problem::new(path, "several of them", expected));
-                None
-            }
-        }
-    }
-}
-
-impl RawPorts {
-    fn convert(
-        self,
-        protocol: Protocol,
-        path: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<ClusterNetworkPolicyPort> {
-        let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
-        let (bounds, field, value) = match self.destination_port {
-            Some(RawPort { number: Some(number), range: None }) => {
-                (valid(number).map(|n| (n, n)), ".number", number.to_string())
-            }
-            Some(RawPort { number: None, range: Some(RawRange { start, end }) }) => {
-                let bounds = valid(start).zip(valid(end)).filter(|(first, last)| first <= last);
-                (bounds, ".range", format!("{start}-{end}"))
-            }
-            Some(RawPort { number: Some(_), range: Some(_) }) => (None, "", "number and range".to_owned()),
-            Some(RawPort { number: None, range: None }) => (None, "", "{}".to_owned()),
-            None => (None, "", String::new()),
-        };
-        if bounds.is_none() {
-            let expected = "either number, from 1 to 65535, or range with a start not above its end";
-            problems.push(Problem::new(format!("{path}{field}"), value, expected));
-        }
-        bounds.map(|(first, last)| ClusterNetworkPolicyPort::Range { protocol, first, last })
     }
 }

@@ -163,24 +163,36 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Returns the endpoints of a port from all slices of its Service, without duplicates, sorted by text.
-pub(super) fn endpoints_of_port<'a>(
-    slices: &'a [EndpointSlice],
-    family: Family,
-    name: &Name,
-    protocol: Protocol,
-    node: &Name,
-) -> Vec<Candidate<'a>> {
-    let mut found = Vec::new();
-    for slice in slices {
-        for port in slice.ports.iter().filter(|p| p.name == *name && p.protocol == protocol) {
-            let endpoints = slice.endpoints.iter().filter(|e| Family::from_address(e.address) == family);
-            found.extend(endpoints.map(|e| Candidate::new(e, port.port, node)));
+/// The slices of a Service by port. A Service and its slices may have thousands of ports.
+pub(super) struct SlicePorts<'a>(HashMap<(&'a Name, Protocol), Vec<(&'a EndpointSlice, NonZeroU16)>>);
+
+impl<'a> SlicePorts<'a> {
+    pub(super) fn new(slices: &'a [EndpointSlice]) -> Self {
+        let mut ports: HashMap<_, Vec<_>> = HashMap::new();
+        for slice in slices {
+            for port in &slice.ports {
+                ports.entry((&port.name, port.protocol)).or_default().push((slice, port.port));
+            }
         }
+        SlicePorts(ports)
     }
-    let mut found = without_duplicates(found);
-    found.sort_by_cached_key(|c| SocketAddr::new(c.ip, c.port.get()).to_string());
-    found
+
+    /// Returns the endpoints of a port from all slices, without duplicates, sorted by text.
+    pub(super) fn candidates(
+        &self,
+        family: Family,
+        port: (&Name, Protocol),
+        node: &Name,
+    ) -> Vec<Candidate<'a>> {
+        let mut found = Vec::new();
+        for (slice, port) in self.0.get(&port).into_iter().flatten() {
+            let endpoints = slice.endpoints.iter().filter(|e| Family::from_address(e.address) == family);
+            found.extend(endpoints.map(|e| Candidate::new(e, *port, node)));
+        }
+        let mut found = without_duplicates(found);
+        found.sort_by_cached_key(|c| SocketAddr::new(c.ip, c.port.get()).to_string());
+        found
+    }
 }
 
 fn without_duplicates(found: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {

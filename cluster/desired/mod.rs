@@ -10,6 +10,7 @@ mod frontend;
 mod frontend_address;
 mod mode_capabilities;
 mod service_port;
+mod service_size;
 mod topology;
 
 pub use conflicts::{UnservedFrontend, UnservedReason};
@@ -22,6 +23,7 @@ pub use frontend::{
 pub use frontend_address::{FrontendAddress, FrontendKind};
 pub use mode_capabilities::ModeCapabilities;
 pub use service_port::{ServicePort, ServicePortName};
+pub use service_size::{MAX_ENTRIES, MAX_FRONTENDS, ServiceSize, entries};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,6 +49,8 @@ pub struct Desired {
     unserved: BTreeMap<NamespacedName, Box<[Claim]>>,
     /// The Services whose `unserved` frontends changed since the changes were last taken.
     unserved_changed: BTreeSet<NamespacedName>,
+    /// The Services above a limit, with their size. `services` has their last version within the limits, if any.
+    oversized: BTreeMap<NamespacedName, ServiceSize>,
 }
 
 /// A Service whose desired state changed.
@@ -72,6 +76,7 @@ impl Desired {
             claims: Claims::default(),
             unserved: BTreeMap::new(),
             unserved_changed: BTreeSet::new(),
+            oversized: BTreeMap::new(),
         }
     }
 
@@ -135,6 +140,12 @@ impl Desired {
         self.unserved.keys()
     }
 
+    /// Returns the Services above [`MAX_FRONTENDS`] or [`MAX_ENTRIES`], with their size. Each keeps its last version within the
+    /// limits, and is not served without one.
+    pub fn oversized(&self) -> &BTreeMap<NamespacedName, ServiceSize> {
+        &self.oversized
+    }
+
     /// Takes the names of the Services whose [`Desired::unserved`] frontends changed since the last call.
     pub fn take_unserved_changes(&mut self) -> BTreeSet<NamespacedName> {
         std::mem::take(&mut self.unserved_changed)
@@ -161,6 +172,7 @@ impl Desired {
     }
 
     fn resolve_all(&mut self, index: &Index, mut names: BTreeSet<NamespacedName>) -> Vec<ServiceChange> {
+        names.retain(|name| !self.update_oversized(index, name));
         let mut affected = AffectedFrontends::default();
         for name in &names {
             let after = index.service(name).into_iter().flat_map(|service| self.allowed.claims(service));
@@ -177,6 +189,16 @@ impl Desired {
         names.into_iter().filter_map(|name| self.resolve(index, name)).collect()
     }
 
+    /// Returns true if a Service exceeds a limit now, and records that.
+    fn update_oversized(&mut self, index: &Index, name: &NamespacedName) -> bool {
+        let size = index.service(name).map(|service| ServiceSize::new(service, index.slices_of(name)));
+        match size.filter(|size| size.exceeds_limits()) {
+            Some(size) => _ = self.oversized.insert(name.clone(), size),
+            None => _ = self.oversized.remove(name),
+        }
+        self.oversized.contains_key(name)
+    }
+
     /// Returns the frontends that a Service claimed when it was last resolved.
     fn claimed(&self, name: &NamespacedName) -> BTreeSet<FrontendAddress> {
         let served = self.services.get(name).into_iter().flat_map(|ports| ports.iter());
@@ -189,15 +211,21 @@ impl Desired {
     fn resolve(&mut self, index: &Index, name: NamespacedName) -> Option<ServiceChange> {
         let node = topology::NodeTopology { name: &self.node, zone: self.zone.as_ref() };
         let mut unserved = Vec::new();
+        let is_served = |frontend: &FrontendAddress, kind: FrontendKind| {
+            self.allowed.allows(frontend, kind)
+                && self.claims.shadowing(&name, frontend, kind, &self.node_addresses).is_none()
+        };
+        let mut retain = |port: &mut ServicePort| port.retain_frontends(is_served, &mut unserved);
         let after: Arc<[ServicePort]> = match index.service(&name) {
-            Some(service) => {
-                let is_served = |frontend: &FrontendAddress, kind: FrontendKind| {
-                    self.allowed.allows(frontend, kind)
-                        && self.claims.shadowing(&name, frontend, kind, &self.node_addresses).is_none()
-                };
-                let retain = |port: &mut ServicePort| port.retain_frontends(is_served, &mut unserved);
-                service_port::resolve(service, index.slices_of(&name), node, retain).into()
+            // Its last version can only lose frontends to other Services.
+            Some(_) if self.oversized.contains_key(&name) => {
+                let mut kept = self.services.get(&name).map_or_else(Vec::new, |ports| ports.to_vec());
+                kept.iter_mut().for_each(&mut retain);
+                kept.retain(ServicePort::has_frontend);
+                unserved.extend(self.unserved.get(&name).into_iter().flatten());
+                kept.into()
             }
+            Some(service) => service_port::resolve(service, index.slices_of(&name), node, retain).into(),
             None => Arc::default(),
         };
         self.set_unserved(&name, unserved);

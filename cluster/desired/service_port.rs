@@ -1,12 +1,13 @@
 //! A port of a Service in one IP family, resolved.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
-use super::endpoints::{Endpoints, endpoints_of_port};
+use super::endpoints::{Endpoints, SlicePorts};
 use super::frontend_address::{FrontendAddress, FrontendKind};
 use super::topology::{NodeTopology, select};
 use crate::address::Family;
@@ -79,7 +80,7 @@ pub struct ServicePort {
 
 impl ServicePort {
     /// Returns true if it is served anywhere.
-    fn has_frontend(&self) -> bool {
+    pub(super) fn has_frontend(&self) -> bool {
         self.cluster_ip.is_some() || self.externally_accessible()
     }
 
@@ -174,17 +175,15 @@ fn claims_of_port<'a>(
 }
 
 /// Returns the ports of a Service in each family in which it has a ClusterIP, with that ClusterIP.
-fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &ServicePortSpec)> {
+pub(super) fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &ServicePortSpec)> {
     let families = Family::BOTH.into_iter().filter(|_| service.not_proxied.is_none());
     let cluster_ips = families.filter_map(|family| of_family(&service.cluster_ips, family).next());
-    cluster_ips.flat_map(|cluster_ip| {
-        let ports = service.ports.iter().enumerate().filter(|(i, port)| {
-            // Of several ports with the same name and protocol, the last one is used, as in kube-proxy.
-            let same = |p: &ServicePortSpec| p.name == port.name && p.protocol == port.protocol;
-            !service.ports[i + 1..].iter().any(same)
-        });
-        ports.map(move |(_, port)| (cluster_ip, port))
-    })
+    // Of several ports with the same name and protocol, the last one is used, as in kube-proxy.
+    let numbered = service.ports.iter().enumerate();
+    let last: HashMap<_, usize> = numbered.clone().map(|(i, port)| ((&port.name, port.protocol), i)).collect();
+    let ports = numbered.filter(|(i, port)| last[&(&port.name, port.protocol)] == *i).map(|(_, port)| port);
+    let ports: Vec<&ServicePortSpec> = ports.collect();
+    cluster_ips.flat_map(move |cluster_ip| ports.clone().into_iter().map(move |port| (cluster_ip, port)))
 }
 
 /// Returns the field of the highest precedence with which a Service claims a frontend.
@@ -207,13 +206,14 @@ pub(super) fn resolve(
     node: NodeTopology<'_>,
     mut retain: impl FnMut(&mut ServicePort),
 ) -> Vec<ServicePort> {
+    let slices = SlicePorts::new(slices);
     let ports = served_ports(service).filter_map(|(cluster_ip, port)| {
         let mut resolved = port_without_endpoints(service, port, cluster_ip);
         retain(&mut resolved);
         if !resolved.has_frontend() {
             return None;
         }
-        let candidates = endpoints_of_port(slices, resolved.family, &port.name, port.protocol, node.name);
+        let candidates = slices.candidates(resolved.family, (&port.name, port.protocol), node.name);
         resolved.endpoints = select(candidates, &resolved.policies_in_use(), node);
         Some(resolved)
     });

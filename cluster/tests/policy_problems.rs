@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use portcullis_cluster::cluster_network_policy::{ClusterNetworkPolicyAction, ClusterNetworkPolicyPeer};
 use portcullis_cluster::{Kind, Object};
 use serde_json::{Value, json};
 
@@ -243,5 +244,102 @@ fn cluster_network_policies_name_the_field_and_its_value() {
     ];
     for (spec, expected) in rows {
         assert_eq!(&problems(Kind::ClusterNetworkPolicy, spec), expected, "{spec}");
+    }
+}
+
+/// Returns the number of rules, and the consequence of the only problem, of a policy with this spec.
+fn rules_and_consequence(kind: Kind, spec: Value) -> ([Option<usize>; 2], Option<String>) {
+    let parsed =
+        Object::parse(kind, json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec})).unwrap();
+    assert!(parsed.problems.len() < 2, "{:?}", parsed.problems);
+    let count = match &parsed.object {
+        Object::NetworkPolicy(policy) => {
+            [&policy.ingress, &policy.egress].map(|rules| rules.as_ref().map(|rules| rules.len()))
+        }
+        Object::ClusterNetworkPolicy(policy) => {
+            [&policy.ingress, &policy.egress].map(|rules| Some(rules.len()))
+        }
+        object => panic!("{object:?}"),
+    };
+    (count, parsed.problems.first().map(ToString::to_string))
+}
+
+/// A policy above the limit allows nothing, and isolates its pods in the directions to which it applies.
+#[test]
+fn rules_of_a_network_policy_above_the_limit_are_not_read() {
+    let many = |n: usize, value: fn(usize) -> Value| (0..n).map(value).collect::<Vec<_>>();
+    let block =
+        |n: usize| json!({"ipBlock": {"cidr": format!("10.{}.{}.{}/32", n >> 16, n >> 8 & 255, n & 255)}});
+    let selector = |n: usize| json!({"podSelector": {"matchLabels": {"app": format!("a{n}")}}});
+    let values = many(20_000, |n| json!(format!("v{n}")));
+    let expression =
+        json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": values}]}});
+    let excepted = many(20_000, |n| json!(format!("10.0.{}.{}/32", n >> 8, n & 255)));
+    let rows = [
+        ("a rule", json!({"ingress": [{}]}), true),
+        ("address ranges of a cloud", json!({"egress": [{"to": many(19_000, block)}]}), true),
+        (
+            "1,000 rules",
+            json!({"ingress": vec![json!({"from": [selector(1)], "ports": [{"port": 80}]}); 900]}),
+            true,
+        ),
+        ("2,000 rules", json!({"ingress": vec![json!({"from": [selector(1)]}); 2000]}), false),
+        ("address blocks", json!({"ingress": [{"from": many(20_000, block)}]}), false),
+        (
+            "exceptions",
+            json!({"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": excepted}}]}]}),
+            false,
+        ),
+        ("selectors", json!({"ingress": [{"from": many(2000, selector)}]}), false),
+        ("values of a selector", json!({"ingress": [{"from": [expression]}]}), false),
+        ("ports", json!({"ingress": [{"ports": many(20_000, |n| json!({"port": n + 1}))}]}), false),
+        (
+            "named ports",
+            json!({"ingress": [{"ports": many(2000, |n| json!({"port": format!("p{n}")}))}]}),
+            false,
+        ),
+        (
+            "both directions",
+            json!({"ingress": [{"from": many(10_000, block)}], "egress": [{"to": many(10_000, block)}]}),
+            false,
+        ),
+    ];
+    for (what, spec, is_read) in rows {
+        let (rules, consequence) = rules_and_consequence(Kind::NetworkPolicy, spec.clone());
+        let applies =
+            ["ingress", "egress"].map(|direction| direction == "ingress" || spec.get(direction).is_some());
+        assert_eq!(rules.map(|rules| rules.is_some()), applies, "{what}: the directions stay");
+        let total: usize = rules.iter().flatten().sum();
+        assert_eq!(total > 0, is_read, "{what}");
+        let expected = "entries (rules, selectors, address blocks and ports); the policy isolates its pods and allows nothing";
+        assert_eq!(
+            consequence.as_ref().is_some_and(|text| text.ends_with(expected)),
+            !is_read,
+            "{what}: {consequence:?}"
+        );
+    }
+}
+
+#[test]
+fn cluster_network_policy_above_the_limit_allows_nothing_that_it_might_deny() {
+    let rule =
+        |action: &str| json!({"action": action, "from": [{"namespaces": {"matchLabels": {"a": "b"}}}]});
+    let spec = |action: &str, rules: usize| json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": vec![rule(action); rules]});
+    for (action, rules, expected) in
+        [("Deny", 900, 900), ("Deny", 1000, 1), ("Pass", 1000, 1), ("Accept", 1000, 0)]
+    {
+        let spec = spec(action, rules);
+        let parsed =
+            Object::parse(Kind::ClusterNetworkPolicy, json!({"metadata": {"name": "p"}, "spec": spec}))
+                .unwrap();
+        let Object::ClusterNetworkPolicy(policy) = parsed.object else { panic!("{:?}", parsed.object) };
+        assert_eq!((policy.ingress.len(), policy.egress.len()), (expected, 0), "{action} × {rules}");
+        assert_eq!(parsed.problems.len(), usize::from(rules == 1000), "{action} × {rules}");
+        if expected == 1 {
+            let rule = &policy.ingress[0];
+            assert_eq!(rule.action, ClusterNetworkPolicyAction::Deny);
+            let [ClusterNetworkPolicyPeer::Networks(nets)] = &*rule.peers else { panic!("{:?}", rule.peers) };
+            assert!(rule.ports.is_none() && nets.iter().map(ToString::to_string).eq(["0.0.0.0/0", "::/0"]));
+        }
     }
 }

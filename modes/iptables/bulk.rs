@@ -21,8 +21,8 @@ use super::script::{NFT_LINES, RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
-use crate::bisect::{Bisect, BisectOrder};
 use crate::sync_state::SyncState;
+use portcullis_cluster::{Bisect, BisectOrder};
 
 /// Number of chains that one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;

@@ -201,6 +201,7 @@ impl IptablesFamilyProxier {
             written: counts.lines,
             tables: self.rule_counts(counts.rules),
             restored: counts.restored,
+            deferred: Vec::new(),
             isolated: self.isolations.all().collect(),
             error: result.err().map(Into::into),
         }

@@ -14,7 +14,7 @@ use super::kernel::IptablesKernel;
 use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
-use crate::bisect::{Bisect, BisectOrder};
+use portcullis_cluster::{Bisect, BisectOrder};
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];

@@ -117,6 +117,7 @@ impl FamilySync {
             written: results.written,
             tables: self.executor.rules.count(results.rules),
             restored: results.restored,
+            deferred: Vec::new(),
             isolated: self.pending.rejected().collect(),
             error: synced.err(),
         }

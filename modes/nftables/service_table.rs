@@ -96,6 +96,8 @@ impl ServiceTable {
         let mut table = DesiredTable::new(family, TABLE);
         table.set_comment("Services, by portcullis");
         table.rules_before_elements();
+        // A lookup that does not find an element continues with the next map, so any part of a map may be there.
+        table.split_map_changes();
         base_chains::put_sets(&mut table, &settings);
         base_chains::put_chains(&mut table, &settings);
         let mut new = ServiceTable {

@@ -213,15 +213,16 @@ impl StaleFlows {
         &self,
         results: &[SyncResult],
     ) -> (HashSet<FrontendAddress>, BTreeMap<NamespacedName, HashSet<FrontendAddress>>) {
-        let isolated: HashSet<(Family, &NamespacedName)> =
-            results.iter().flat_map(|r| r.isolated.iter().map(|i| (r.family, &i.service))).collect();
+        let isolated = results.iter().flat_map(|r| r.isolated.iter().map(|i| (r.family, &i.service)));
+        let deferred = results.iter().flat_map(|r| r.deferred.iter().map(|service| (r.family, service)));
+        let unwritten: HashSet<(Family, &NamespacedName)> = isolated.chain(deferred).collect();
         let mut due = HashSet::new();
         let mut waiting = BTreeMap::<NamespacedName, HashSet<FrontendAddress>>::new();
         for (name, frontends) in &self.affected {
             for frontend in frontends {
                 let family = frontend.family();
                 let Some(result) = results.iter().find(|r| r.family == family) else { continue };
-                if result.error.is_some() || isolated.contains(&(family, name)) {
+                if result.error.is_some() || unwritten.contains(&(family, name)) {
                     waiting.entry(name.clone()).or_default().insert(*frontend);
                 } else {
                     due.insert(*frontend);

@@ -4,7 +4,8 @@
 //! contents known    ─► the edits ──────────────┐ rejected
 //! contents unknown  ─► read the table, compare ◄┘─► the differences ─ rejected ─► replace the table
 //! ```
-//! Large new sets are filled in transactions of their own, before any rule uses them.
+//! Large new sets are filled in transactions of their own, before any rule uses them; with [`DesiredTable::split_map_changes`]
+//! also large additions to existing maps, and large deletions follow in transactions of their own.
 
 use super::desired_table::DesiredTable;
 use super::dump;
@@ -143,7 +144,7 @@ impl<'a> Plan<'a> {
             transaction.add_elements(name, spec, elements.iter().copied())?;
         }
         self.diff.write_new_rules(&mut transaction)?;
-        self.diff.write_element_changes(&mut transaction)?;
+        self.diff.write_element_changes(&mut transaction, |_| true)?;
         self.diff.write_rule_changes(&mut transaction)?;
         self.diff.write_deletions(&mut transaction)?;
         transaction.check(socket)
@@ -153,10 +154,13 @@ impl<'a> Plan<'a> {
         let diff = &self.diff;
         // A replacement deletes the existing table, so it must be a single transaction.
         let may_split = self.existing != Existing::Incompatible;
+        let splits_maps =
+            may_split && self.table.splits_map_changes() && diff.changed_map_values() > ELEMENT_CHUNK;
         let mut bytes = 0;
         let mut transaction = self.begin()?;
         diff.write_new_objects(&mut transaction)?;
-        for (name, spec, elements) in diff.new_elements() {
+        let added = splits_maps.then(|| diff.added_map_values()).into_iter().flatten();
+        for (name, spec, elements) in diff.new_elements().chain(added) {
             for chunk in elements.chunks(ELEMENT_CHUNK) {
                 transaction.add_elements(name, spec, chunk.iter().copied())?;
                 if transaction.size() >= MAX_ELEMENT_BYTES && may_split {
@@ -175,9 +179,20 @@ impl<'a> Plan<'a> {
             transaction.commit(socket)?;
             transaction = self.transaction()?;
         }
-        diff.write_element_changes(&mut transaction)?;
+        diff.write_element_changes(&mut transaction, |spec| !splits_maps || !spec.is_value_map())?;
+        if splits_maps {
+            diff.write_replaced_map_values(&mut transaction)?;
+        }
         if !rules_first {
             diff.write_rule_changes(&mut transaction)?;
+        }
+        let deleted = splits_maps.then(|| diff.deleted_map_values()).into_iter().flatten();
+        for (name, spec, elements) in deleted {
+            for chunk in elements.chunks(ELEMENT_CHUNK) {
+                bytes += transaction.size();
+                std::mem::replace(&mut transaction, self.transaction()?).commit(socket)?;
+                transaction.delete_elements(name, spec, chunk.iter().copied())?;
+            }
         }
         diff.write_deletions(&mut transaction)?;
         bytes += if transaction.is_empty() { 0 } else { transaction.size() };

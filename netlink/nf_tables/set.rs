@@ -64,6 +64,11 @@ impl SetSpec {
         !self.data.is_empty()
     }
 
+    /// Returns true for a map whose data are values, not verdicts.
+    pub(super) fn is_value_map(&self) -> bool {
+        self.is_map() && *self.data != [DataType::Verdict]
+    }
+
     /// Returns the length of a key in bytes. In concatenated keys, each part is padded to whole registers.
     pub(super) fn key_length(&self) -> usize {
         length(&self.key)

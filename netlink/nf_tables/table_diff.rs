@@ -16,6 +16,9 @@ pub(super) struct Change<T> {
     pub(super) after: Option<T>,
 }
 
+/// A set with some of its elements.
+pub(super) type SetWithElements<'a> = (&'a str, &'a SetSpec, Vec<(&'a Key, &'a Element)>);
+
 /// The elements of a set to delete and to add.
 #[derive(Debug, Default)]
 pub(super) struct ElementChanges<'a> {
@@ -218,11 +221,9 @@ impl<'a> TableDiff<'a> {
     }
 
     /// Returns the new sets with their elements.
-    pub(super) fn new_elements(
-        &self,
-    ) -> impl Iterator<Item = (&'a str, &'a SetSpec, &[(&'a Key, &'a Element)])> {
+    pub(super) fn new_elements(&self) -> impl Iterator<Item = SetWithElements<'a>> {
         self.sets.iter().filter_map(|(name, (change, elements))| match (change.before, change.after) {
-            (None, Some(spec)) => Some((&***name, spec, elements.added.as_slice())),
+            (None, Some(spec)) => Some((&***name, spec, elements.added.clone())),
             _ => None,
         })
     }
@@ -237,10 +238,55 @@ impl<'a> TableDiff<'a> {
         Ok(())
     }
 
-    /// Changes the elements of existing sets.
-    pub(super) fn write_element_changes(&self, transaction: &mut Transaction) -> Result<()> {
+    /// Returns the number of elements that existing maps with values get and lose.
+    pub(super) fn changed_map_values(&self) -> usize {
+        self.value_maps().map(|(.., elements)| elements.added.len() + elements.deleted.len()).sum()
+    }
+
+    /// Returns the elements that existing maps with values get, without those that get another value.
+    pub(super) fn added_map_values(&self) -> impl Iterator<Item = SetWithElements<'a>> {
+        self.value_maps()
+            .map(|(name, spec, elements)| (name, spec, without_keys_of(&elements.added, &elements.deleted)))
+    }
+
+    /// Returns the elements that existing maps with values lose, without those that get another value.
+    pub(super) fn deleted_map_values(&self) -> impl Iterator<Item = SetWithElements<'a>> {
+        self.value_maps()
+            .map(|(name, spec, elements)| (name, spec, without_keys_of(&elements.deleted, &elements.added)))
+    }
+
+    fn value_maps(&self) -> impl Iterator<Item = (&'a str, &'a SetSpec, &ElementChanges<'a>)> {
+        self.sets.iter().filter_map(|(name, (change, elements))| match (change.before, change.after) {
+            (Some(_), Some(spec)) if spec.is_value_map() && elements.refill.is_none() => {
+                Some((&***name, spec, elements))
+            }
+            _ => None,
+        })
+    }
+
+    /// Gives elements of existing maps with values another value.
+    pub(super) fn write_replaced_map_values(&self, transaction: &mut Transaction) -> Result<()> {
+        for (name, spec, elements) in self.value_maps() {
+            let added: HashSet<&Key> = elements.added.iter().map(|(key, _)| *key).collect();
+            let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| *key).collect();
+            let replaced = |(key, _): &&(&Key, &Element)| added.contains(key) && deleted.contains(key);
+            transaction.delete_elements(name, spec, elements.deleted.iter().filter(replaced).copied())?;
+            transaction.add_elements(name, spec, elements.added.iter().filter(replaced).copied())?;
+        }
+        Ok(())
+    }
+
+    /// Changes the elements of existing sets that `is_included`.
+    pub(super) fn write_element_changes(
+        &self,
+        transaction: &mut Transaction,
+        is_included: impl Fn(&SetSpec) -> bool,
+    ) -> Result<()> {
         for (name, (change, elements)) in &self.sets {
             let (Some(_), Some(spec)) = (change.before, change.after) else { continue };
+            if !is_included(spec) && elements.refill.is_none() {
+                continue;
+            }
             if let Some(Refill { desired, .. }) = elements.refill {
                 transaction.flush_set(name)?;
                 transaction.add_elements(name, spec, &desired.elements)?;
@@ -287,6 +333,15 @@ impl<'a> TableDiff<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the elements whose keys are not among those of `other`.
+fn without_keys_of<'a>(
+    elements: &[(&'a Key, &'a Element)],
+    other: &[(&'a Key, &'a Element)],
+) -> Vec<(&'a Key, &'a Element)> {
+    let keys: HashSet<&Key> = other.iter().map(|(key, _)| *key).collect();
+    elements.iter().copied().filter(|(key, _)| !keys.contains(key)).collect()
 }
 
 fn spec_change<'a>(before: Option<&'a Set>, after: Option<&'a Set>) -> Change<&'a SetSpec> {

@@ -16,6 +16,7 @@ use super::changes::{
 };
 use super::compiled_policies::{CompiledPolicies, LocalPod};
 use super::dirty_objects::DirtyPolicyObjects;
+use super::held_rules::{HeldRules, RulesVersion, Subject};
 use super::named_port::NamedPortId;
 use super::peer_set::PeerSetId;
 use super::policy_id::{Direction, PolicyId, RulesId};
@@ -67,6 +68,8 @@ pub struct Compiler {
     sets: ReferenceCounts<PeerSetId>,
     /// Counts the rules with a named port.
     named_ports: ReferenceCounts<NamedPortId>,
+    /// Rules that the kernel rejects.
+    held_rules: HeldRules,
     started: bool,
 }
 
@@ -83,6 +86,7 @@ impl Compiler {
             rules: ReferenceCounts::new(),
             sets: ReferenceCounts::new(),
             named_ports: ReferenceCounts::new(),
+            held_rules: HeldRules::default(),
             started: false,
         }
     }
@@ -113,7 +117,7 @@ impl Compiler {
             TouchedObjects::all(index)
         };
         self.started = true;
-        if work.is_empty() {
+        if work.is_empty() && !self.held_rules.has_dirty() {
             return PolicyChanges::default();
         }
 
@@ -137,6 +141,27 @@ impl Compiler {
         let named_ports = self.update_named_ports(index, &dirty);
         let nodes = self.update_nodes(&work);
         PolicyChanges { addresses, profiles_added, profiles_removed, rules, sets, named_ports, nodes }
+    }
+
+    /// Records that the kernel accepted the compiled policies.
+    pub fn accept_changes(&mut self) {
+        self.held_rules.accept_changes();
+    }
+
+    /// Holds back all rules that changed since the kernel accepted the compiled policies: from the next update, the accepted
+    /// version applies until the policy changes, or if there is none, the pods are isolated. Returns the rules.
+    pub fn hold_back_changes(&mut self) -> Vec<RulesId> {
+        self.held_rules.hold_back_changes()
+    }
+
+    /// Ends the holding back of rules, with effect from the next update.
+    pub fn release(&mut self, id: &RulesId) {
+        self.held_rules.release(id);
+    }
+
+    /// Returns true if rules are held back. A changed policy is not held back any more.
+    pub fn is_held_back(&self, id: &RulesId) -> bool {
+        self.held_rules.is_held_back(id)
     }
 
     /// Updates the indexes of addresses and policies.
@@ -243,11 +268,15 @@ impl Compiler {
         let touched = network.chain(cluster).flat_map(|policy| {
             Direction::BOTH.map(|direction| RulesId { policy: policy.clone(), direction })
         });
-        let ids: BTreeSet<RulesId> = touched.chain(added).chain(removed).collect();
+        let again = self.held_rules.take_dirty();
+        let ids: BTreeSet<RulesId> = touched.chain(added).chain(removed).chain(again).collect();
         let mut changes = Vec::new();
         for id in ids {
-            let after: Option<Arc<[PolicyRule]>> =
-                self.rules.contains(&id).then(|| translate::rules(index, &id).into());
+            let compiled = self.rules.contains(&id).then(|| RulesVersion {
+                rules: translate::rules(index, &id).into(),
+                subject: Subject::new(index, &id.policy),
+            });
+            let after = self.held_rules.apply(&id, compiled);
             let before = self.compiled.rules.get(&id).cloned();
             if before == after {
                 continue;

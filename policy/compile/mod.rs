@@ -18,6 +18,7 @@ mod changes;
 mod compiled_policies;
 mod compiler;
 mod dirty_objects;
+mod held_rules;
 mod identifier;
 mod named_port;
 mod peer_set;

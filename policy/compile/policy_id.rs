@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
 
 use super::identifier::{Digest, comment, identifier};
 
@@ -74,6 +74,16 @@ pub enum PolicyId {
 }
 
 impl PolicyId {
+    /// Returns the key of the object.
+    pub fn object_key(&self) -> ObjectKey {
+        match self {
+            PolicyId::Network(name) => ObjectKey { kind: Kind::NetworkPolicy, name: name.clone() },
+            PolicyId::Cluster(name) => {
+                ObjectKey { kind: Kind::ClusterNetworkPolicy, name: NamespacedName::new("", name) }
+            }
+        }
+    }
+
     /// Returns `namespace/name`, or the name of a ClusterNetworkPolicy.
     pub(super) fn short(&self) -> String {
         match self {

@@ -141,6 +141,21 @@ impl Enforcer {
         Ok(committed)
     }
 
+    /// Has the kernel validate the desired table of the inet family, without applying it. Objects of other processes do not
+    /// influence the result.
+    ///
+    /// # Errors
+    /// The kernel rejects the table.
+    pub fn validate(&mut self) -> Result<(), portcullis_netlink::Error> {
+        nf_tables::check_replacement(&mut self.socket, self.table.table())
+    }
+
+    /// Returns true if an error of [`Enforcer::sync`] or [`Enforcer::validate`] may be caused by a policy: the kernel rejected an
+    /// object of the inet family. The table of the bridge family depends on interfaces only.
+    pub fn may_be_caused_by_policy(&self, error: &portcullis_netlink::Error) -> bool {
+        error.is_object_rejection() && self.table.table().is_dirty()
+    }
+
     /// Compares the kernel's tables with the desired ones.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portcullis_cluster::ObjectKey;
+use portcullis_modes::IsolationCause;
 
 use super::measurements::Measurements;
 
@@ -54,6 +55,8 @@ pub(crate) struct RulesError {
 pub(crate) struct IsolatedObject {
     /// The object.
     pub(crate) object: ObjectKey,
+    /// Why it is isolated.
+    pub(crate) cause: IsolationCause,
     /// The error message, which names the object.
     pub(crate) text: String,
 }

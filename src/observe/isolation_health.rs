@@ -1,8 +1,9 @@
 //! The health problem of isolated objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_cluster::ObjectKey;
+use portcullis_modes::IsolationCause;
 
 use super::health::HealthProblem;
 use crate::control::ControllerName;
@@ -17,9 +18,35 @@ const FEW_PERCENT: usize = 5;
 /// How many isolated Services the text names.
 const NAMED: usize = 3;
 
-/// Returns the problem of the objects that are isolated in any set of rules of a controller. `objects` is the number of all
-/// its objects.
-pub(super) fn problem(
+/// Returns the problems of the objects that are isolated in any set of rules of a controller: those that the kernel rejects, and
+/// those that are too large. `objects` is the number of all its objects.
+pub(super) fn problems(
+    controller: ControllerName,
+    isolated: &BTreeMap<&ObjectKey, IsolationCause>,
+    objects: usize,
+) -> Vec<HealthProblem> {
+    let with = |cause| isolated.iter().filter(move |(_, of)| **of == cause).map(|(key, _)| *key).collect();
+    let rejected = problem_of_rejected(controller, &with(IsolationCause::Rejected), objects);
+    let too_large = problem_of_too_large(controller, &with(IsolationCause::TooLarge), objects);
+    rejected.into_iter().chain(too_large).collect()
+}
+
+/// Objects that are too large fail no health check: any user who may create Services could make all nodes unready.
+fn problem_of_too_large(
+    controller: ControllerName,
+    too_large: &BTreeSet<&ObjectKey>,
+    objects: usize,
+) -> Option<HealthProblem> {
+    let text = format!(
+        "{} of {objects} {} are isolated, as they are too large; each keeps its last rules within the limit: {}",
+        too_large.len(),
+        controller.objects,
+        truncated_list::names(too_large.iter().map(|key| &key.name), NAMED)
+    );
+    (!too_large.is_empty()).then(|| HealthProblem::warning(text))
+}
+
+fn problem_of_rejected(
     controller: ControllerName,
     isolated: &BTreeSet<&ObjectKey>,
     objects: usize,
@@ -63,7 +90,7 @@ mod tests {
             let name = |n| NamespacedName::new("ns", &format!("s{n:03}"));
             let keys = (0..isolated).map(|n| ObjectKey { kind: Kind::Service, name: name(n) });
             let keys: Vec<ObjectKey> = keys.collect();
-            let problem = problem(ControllerName::SERVICES, &keys.iter().collect(), services);
+            let problem = problem_of_rejected(ControllerName::SERVICES, &keys.iter().collect(), services);
             assert_eq!(problem.as_ref().map(|problem| problem.fails), fails, "{isolated} of {services}");
             if isolated == 4 {
                 let text = problem.expect("a problem").text;
@@ -71,5 +98,16 @@ mod tests {
                 assert!(text.ends_with("ns/s000, ns/s001, ns/s002 and 1 more"), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn objects_that_are_too_large_fail_no_health_check() {
+        let name = |n| NamespacedName::new("ns", &format!("s{n:03}"));
+        let keys: Vec<ObjectKey> =
+            (0..500).map(|n| ObjectKey { kind: Kind::Service, name: name(n) }).collect();
+        let isolated = keys.iter().map(|key| (key, IsolationCause::TooLarge)).collect();
+        let problems = problems(ControllerName::SERVICES, &isolated, 500);
+        assert_eq!(problems.iter().map(|problem| problem.fails).collect::<Vec<_>>(), [FailedChecks::Nothing]);
+        assert!(problems[0].text.starts_with("500 of 500 Services are isolated, as they are too large"));
     }
 }

@@ -74,10 +74,13 @@ fn limit_notices(notices: Vec<ObjectNotice>) -> Limited<ObjectNotice> {
     limit(notices, NOTICES, namespace, |notice| notice.object.clone())
 }
 
-/// Logs all frontends that are not served.
+/// Logs all frontends that are not served, and the Services that are too large.
 pub(crate) fn log_all(desired: &Desired) {
     for service in desired.unserved_services() {
         tracing::warn!(%service, "Service {service}: {}", summary(&desired.unserved(service)));
+    }
+    for (service, size) in desired.oversized() {
+        tracing::warn!(%service, "Service {service} is not served: {size}");
     }
 }
 

@@ -6,6 +6,7 @@
 //!                                            programmed_services
 //! ```
 
+mod batches;
 mod kernel;
 mod programmed_services;
 mod rejected_services;
@@ -92,6 +93,7 @@ impl TableSync {
             written: 0,
             tables: Vec::new(),
             restored: 0,
+            deferred: Vec::new(),
             isolated: Vec::new(),
             error: None,
         };
@@ -109,6 +111,7 @@ impl TableSync {
             }
         }
         result.isolated = self.services.isolations.all().collect();
+        result.deferred = self.services.deferred().cloned().collect();
         result.duration = start.elapsed();
         result
     }

@@ -3,17 +3,17 @@
 //! Between two syncs the table is the one that the kernel accepted last: an update that the kernel rejects, or that could not
 //! be written, is reverted and held back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 
-use crate::bisect::{Bisect, BisectOrder};
 use crate::isolation::Isolations;
 use crate::nftables::service_table::{GRACE, ServiceTable};
 use crate::nftables::settings::Settings;
+use portcullis_cluster::{Bisect, BisectOrder};
 
 /// The ports of a Service before and after an update.
 pub(super) struct ServiceUpdate {
@@ -33,6 +33,8 @@ pub(super) struct ProgrammedServices {
     pub(super) last_good: HashMap<NamespacedName, Arc<[ServicePort]>>,
     /// The Services that are held back: their desired version must be written.
     pub(super) pending: Bisect<NamespacedName>,
+    /// Batches of Services that are written after those of the current sync, because they are large.
+    deferred: VecDeque<Vec<NamespacedName>>,
     pub(super) isolations: Isolations,
 }
 
@@ -44,6 +46,7 @@ impl ProgrammedServices {
             programmed: HashMap::new(),
             last_good: HashMap::new(),
             pending: Bisect::new(BisectOrder::BreadthFirst),
+            deferred: VecDeque::new(),
             isolations: Isolations::default(),
         }
     }
@@ -53,12 +56,33 @@ impl ProgrammedServices {
         self.table = ServiceTable::with_settings(settings);
         self.last_good.extend(self.programmed.drain());
         self.pending.clear();
+        self.deferred.clear();
         self.needs_all = true;
     }
 
-    /// Returns the time of the next retry, pending removal or search.
+    /// Returns the Services that are written by the next syncs because they are large.
+    pub(super) fn deferred(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.deferred.iter().flatten()
+    }
+
+    /// Defers updates to be written after all others, each group as a batch.
+    pub(super) fn defer(&mut self, batches: impl IntoIterator<Item = Vec<ServiceUpdate>>) {
+        for batch in batches {
+            let names = self.record_unwritten(batch);
+            self.deferred.push_back(names);
+        }
+    }
+
+    /// Takes the next batch of deferred updates.
+    pub(super) fn next_deferred(&mut self, desired: &Desired) -> Option<Vec<ServiceUpdate>> {
+        let names = self.deferred.pop_front()?;
+        Some(names.into_iter().map(|name| self.update(desired, name)).collect())
+    }
+
+    /// Returns the time of the next retry, pending removal, deferred write or search.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let pending = (!self.pending.is_empty()).then_some(now);
+        let is_waiting = !self.pending.is_empty() || !self.deferred.is_empty();
+        let pending = is_waiting.then_some(now);
         [self.table.next_removal(), self.isolations.next_retry(), pending].into_iter().flatten().min()
     }
 
@@ -75,16 +99,21 @@ impl ProgrammedServices {
             let (name, after) = (change.name.clone(), Arc::clone(&change.after));
             updates.push(ServiceUpdate { before: Arc::clone(before), name, after });
         }
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || !self.deferred.is_empty() {
             let changed: HashSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
             self.pending.retain(|name| !changed.contains(name));
+            self.deferred.iter_mut().for_each(|batch| batch.retain(|name| !changed.contains(name)));
+            self.deferred.retain(|batch| !batch.is_empty());
         }
         updates
     }
 
     /// Returns the updates for isolated Services whose retry is due.
     pub(super) fn retries(&self, desired: &Desired, now: Instant) -> Vec<ServiceUpdate> {
-        let due = self.isolations.due(now).into_iter().filter(|name| !self.pending.contains(name));
+        let is_waiting = |name: &NamespacedName| {
+            self.pending.contains(name) || self.deferred.iter().any(|batch| batch.contains(name))
+        };
+        let due = self.isolations.due(now).into_iter().filter(|name| !is_waiting(name));
         due.map(|name| self.update(desired, name)).collect()
     }
 
@@ -123,13 +152,18 @@ impl ProgrammedServices {
     /// Holds back updates that are not in the table, each group as a batch.
     pub(super) fn hold_back(&mut self, groups: [Vec<ServiceUpdate>; 2]) {
         for group in groups.into_iter().rev() {
-            let mut names = Vec::with_capacity(group.len());
-            for ServiceUpdate { name, before, .. } in group {
-                self.programmed.insert(name.clone(), before);
-                names.push(name);
-            }
+            let names = self.record_unwritten(group);
             self.pending.push(names);
         }
+    }
+
+    /// Records that the table has the versions before these updates. Returns the names of the Services.
+    fn record_unwritten(&mut self, updates: Vec<ServiceUpdate>) -> Vec<NamespacedName> {
+        let record = |ServiceUpdate { name, before, .. }: ServiceUpdate| {
+            self.programmed.insert(name.clone(), before);
+            name
+        };
+        updates.into_iter().map(record).collect()
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use portcullis_netlink::Error;
 
 use super::programmed_services::ServiceUpdate;
-use super::write::{TableWriter, WriteError, is_object_rejection};
-use crate::bisect::Budget;
+use super::write::{TableWriter, WriteError};
 use crate::error::SyncError;
+use portcullis_cluster::Budget;
 
 /// The time that one sync searches.
 const MAX_TIME: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl TableWriter<'_> {
                 Ok(()) => updates.iter().for_each(|update| self.services.isolations.remove(&update.name)),
                 Err(error) => {
                     self.revert(&updates);
-                    if !is_object_rejection(&error) {
+                    if !error.is_object_rejection() {
                         self.services.pending.push(batch);
                         return Err(error.into());
                     }
@@ -82,7 +82,7 @@ impl TableWriter<'_> {
                 self.services.table.table.invalidate();
                 return Ok(());
             }
-            Err(error) if is_object_rejection(&error) => {
+            Err(error) if error.is_object_rejection() => {
                 self.revert(updates);
                 let (isolations, now) = (&mut self.services.isolations, self.now);
                 updates.iter().for_each(|update| {

@@ -8,10 +8,10 @@ use portcullis_netlink::Result;
 use portcullis_netlink::nf_tables::{Element, Key};
 
 use super::kernel::NftablesKernel;
-use crate::bisect::{Bisect, BisectOrder};
 use crate::nftables::names::AFFINITY;
 use crate::nftables::service_elements::ServiceElements;
 use crate::nftables::service_table::{GRACE, ServiceTable, StaleAffinity};
+use portcullis_cluster::{Bisect, BisectOrder};
 
 /// The number of entries that one transaction deletes.
 const BATCH: usize = 256;

@@ -33,6 +33,8 @@ struct FakeKernel {
     /// All requests fail for lack of memory.
     is_busy: bool,
     cluster_ips: Vec<String>,
+    /// The cluster IPs after each commit.
+    commits: Vec<Vec<String>>,
     attempts: usize,
     /// The session-affinity entries as they were last read.
     affinity: Elements,
@@ -78,6 +80,7 @@ impl FakeKernel {
 impl NftablesKernel for FakeKernel {
     fn commit(&mut self, table: &mut DesiredTable) -> Result<CommitSummary, Error> {
         self.cluster_ips = self.validate(table)?;
+        self.commits.push(self.cluster_ips.clone());
         let changes = ChangeCounts { elements: 1, ..ChangeCounts::default() };
         Ok(CommitSummary { changes, ..CommitSummary::default() })
     }
@@ -146,6 +149,21 @@ impl Node {
     fn handle(&mut self, kind: Kind, object: serde_json::Value) {
         let object = Object::parse(kind, object).expect("a valid object").object;
         self.dirty.extend(self.index.handle(Event::Applied(object)));
+    }
+
+    /// Adds a Service with this number of endpoints, each of which is in two maps.
+    fn add_large_service(&mut self, n: usize, endpoints: usize) {
+        let endpoints: Vec<serde_json::Value> =
+            (0..endpoints).map(|e| json!({"addresses": [format!("10.1.{}.{}", e / 250, e % 250)]})).collect();
+        let name = format!("s{n:02}");
+        let slice = json!({"metadata": {"name": format!("{name}-x"), "namespace": "ns",
+                "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 80, "protocol": "TCP"}], "endpoints": endpoints});
+        self.handle(Kind::EndpointSlice, slice);
+        let service = json!({"metadata": {"name": name, "namespace": "ns"},
+            "spec": {"clusterIP": format!("10.96.0.{n}"), "externalIPs": [format!("198.51.100.{n}")],
+                "ports": [{"port": 80}]}});
+        self.handle(Kind::Service, service);
     }
 
     /// Adds Service s02 with session affinity and one endpoint.
@@ -297,6 +315,48 @@ fn search_is_limited_continues_and_removes_no_service() {
         assert!(syncs < 20, "the search ends");
     }
     assert_eq!(node.kernel.cluster_ips.len(), 301);
+}
+
+/// The changes of one sync are written in batches: small Services first, then large ones, each batch limited.
+#[test]
+fn large_services_are_written_after_all_others() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.apply(&[(1, "10.96.0.1")], start);
+    let before = node.kernel.commits.len();
+    let large = [(11, 9000), (12, 7000), (13, 9500), (14, 200)];
+    large.into_iter().for_each(|(n, endpoints)| node.add_large_service(n, endpoints));
+    let mut result = node.apply(&[(2, "10.96.0.2"), (1, "10.96.1.1")], start);
+    while !result.deferred.is_empty() {
+        assert!(node.sync.next_due(start).is_some_and(|due| due <= start), "it continues immediately");
+        result = node.apply(&[], start);
+    }
+    assert_eq!((isolated(&result), result.error), (vec![], None));
+    let commits: Vec<Vec<String>> = node.kernel.commits.drain(before..).collect();
+    let added =
+        |commit: &Vec<String>| commit.iter().filter(|ip| ip.starts_with("10.96.0.1")).cloned().collect();
+    let mut added: Vec<Vec<String>> = commits.iter().map(added).collect();
+    added.dedup();
+    assert_eq!(
+        added,
+        [
+            vec!["10.96.0.12", "10.96.0.14"],
+            vec!["10.96.0.11", "10.96.0.12", "10.96.0.14"],
+            vec!["10.96.0.11", "10.96.0.12", "10.96.0.13", "10.96.0.14"]
+        ]
+    );
+    assert!(["10.96.0.2", "10.96.1.1"].iter().all(|ip| commits[0].iter().any(|served| served == ip)));
+
+    // A rejected one is isolated, and the next ones are written.
+    node.reject(&["10.96.0.21"]);
+    [(21, 9000), (22, 9100), (23, 9200)]
+        .into_iter()
+        .for_each(|(n, endpoints)| node.add_large_service(n, endpoints));
+    let mut result = node.apply(&[(3, "10.96.0.3")], start);
+    while !result.deferred.is_empty() {
+        result = node.apply(&[], start);
+    }
+    assert_eq!((isolated(&result), result.error), (vec!["ns/s21".to_owned()], None));
+    assert!(["10.96.0.3", "10.96.0.22", "10.96.0.23"].iter().all(|ip| node.serves(ip)));
 }
 
 #[test]

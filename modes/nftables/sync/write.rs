@@ -1,15 +1,17 @@
 //! Writing of updates to the kernel.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::CommitSummary;
 
+use super::batches;
 use super::kernel::NftablesKernel;
 use super::programmed_services::{ProgrammedServices, ServiceUpdate};
 use crate::error::SyncError;
 use crate::mode::SyncResult;
+use portcullis_cluster::Budget;
 
 /// The reason why a table could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +27,12 @@ pub(super) enum WriteError {
 impl WriteError {
     /// Returns the error for a rejected table without changed Services.
     pub(super) fn baseline(error: Error) -> Self {
-        if is_object_rejection(&error) { WriteError::Baseline(error) } else { WriteError::Kernel(error) }
+        if error.is_object_rejection() { WriteError::Baseline(error) } else { WriteError::Kernel(error) }
     }
 }
+
+/// The time for which one sync writes large Services after all others.
+const MAX_DEFERRED_TIME: Duration = Duration::from_millis(500);
 
 /// Writes the table of a family during one sync.
 pub(super) struct TableWriter<'a> {
@@ -41,14 +46,33 @@ pub(super) struct TableWriter<'a> {
 }
 
 impl TableWriter<'_> {
-    /// Writes groups of updates in one transaction. If the kernel rejects it, or Services are held back, searches for the
-    /// rejected ones.
+    /// Writes groups of updates: the small ones, then those of large Services while there is time. The next sync continues. If
+    /// the kernel rejects a transaction, or Services are held back, searches for the rejected ones.
     pub(super) fn write(&mut self, groups: [Vec<ServiceUpdate>; 2]) -> Result<(), WriteError> {
         // Committing a new table that lacks Services would remove them from the kernel.
-        if !*self.was_committed && !self.services.pending.is_empty() {
-            self.services.hold_back(groups);
+        if !*self.was_committed {
+            if !self.services.pending.is_empty() {
+                self.services.hold_back(groups);
+                return self.search_rejected();
+            }
+            self.write_batch(groups)?;
             return self.search_rejected();
         }
+        let [changed, retries] = groups;
+        let mut batches = batches::divide(changed);
+        let first = batches.remove(0);
+        self.services.defer(batches);
+        self.write_batch([first, retries])?;
+        let mut budget = Budget::new(usize::MAX, MAX_DEFERRED_TIME, Instant::now());
+        while self.services.deferred().next().is_some() && budget.spend(Instant::now()) {
+            let Some(batch) = self.services.next_deferred(self.desired) else { break };
+            self.write_batch([batch, Vec::new()])?;
+        }
+        self.search_rejected()
+    }
+
+    /// Writes groups of updates together. If the kernel rejects an object, they are held back.
+    fn write_batch(&mut self, groups: [Vec<ServiceUpdate>; 2]) -> Result<(), WriteError> {
         groups.iter().for_each(|group| self.apply(group));
         match self.commit_if_dirty() {
             Ok(()) => {
@@ -57,12 +81,12 @@ impl TableWriter<'_> {
             Err(error) => {
                 groups.iter().rev().for_each(|group| self.revert(group));
                 self.services.hold_back(groups);
-                if !is_object_rejection(&error) {
+                if !error.is_object_rejection() {
                     return Err(error.into());
                 }
             }
         }
-        self.search_rejected()
+        Ok(())
     }
 
     /// Commits the table unless the kernel has it.
@@ -93,14 +117,6 @@ impl TableWriter<'_> {
     pub(super) fn check_replacement(&mut self) -> Result<(), Error> {
         self.kernel.check_replacement(&self.services.table.table)
     }
-}
-
-/// Returns true if the kernel rejected one of our objects, for a reason that is neither temporary nor a lack of privilege or
-/// memory.
-pub(super) fn is_object_rejection(error: &Error) -> bool {
-    matches!(error, Error::Object { .. } | Error::AttributeTooLong { .. })
-        && !error.is_transient()
-        && !error.is_privilege_or_memory_error()
 }
 
 impl From<&WriteError> for SyncError {

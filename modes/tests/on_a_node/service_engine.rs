@@ -10,8 +10,8 @@ use portcullis_modes::cleanup::{CleanupResult, Takeover};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{FlowTable, StaleFlows};
 use portcullis_modes::{
-    EngineRequest, IsolatedService, Mode, NodeFacts, Options, ProxyMode, ServiceEngine, SyncError,
-    SyncErrorKind, SyncResult,
+    EngineRequest, IsolatedService, IsolationCause, Mode, NodeFacts, Options, ProxyMode, ServiceEngine,
+    SyncError, SyncErrorKind, SyncResult,
 };
 use portcullis_netlink::conntrack::{DeleteCounts, Flow};
 
@@ -83,6 +83,7 @@ fn result(change: impl FnOnce(&mut SyncResult)) -> SyncResult {
         written: 0,
         tables: Vec::new(),
         restored: 0,
+        deferred: Vec::new(),
         isolated: Vec::new(),
         error: None,
     };
@@ -92,7 +93,8 @@ fn result(change: impl FnOnce(&mut SyncResult)) -> SyncResult {
 
 fn isolated(result: &mut SyncResult) {
     let service = portcullis_cluster::NamespacedName::new("default", "web");
-    result.isolated = vec![IsolatedService { service, reason: "rejected".into() }];
+    result.isolated =
+        vec![IsolatedService { service, cause: IsolationCause::Rejected, reason: "rejected".into() }];
 }
 
 fn failed(result: &mut SyncResult) {

@@ -176,6 +176,7 @@ pub(crate) fn successful_result(family: cluster_crate::Family) -> SyncResult {
         duration: Duration::from_millis(1),
         written: 1,
         restored: 0,
+        deferred: Vec::new(),
         isolated: Vec::new(),
         error: None,
     }

@@ -1,7 +1,7 @@
 //! Tests of flows that wait for rules or for a retry, and of syncs without a listing.
 
 use portcullis_cluster::Family as Of;
-use portcullis_modes::{IsolatedService, SyncError, SyncErrorKind, SyncResult};
+use portcullis_modes::{IsolatedService, IsolationCause, SyncError, SyncErrorKind, SyncResult};
 use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::Flow;
 
@@ -71,8 +71,15 @@ fn flows_are_kept_until_the_rules_are_written() {
 fn only_flows_of_the_isolated_service_wait() {
     let mut run = Run::new();
     let game = portcullis_cluster::NamespacedName::new("default", "game");
-    let isolated =
-        || with(|r| r.isolated = vec![IsolatedService { service: game.clone(), reason: "no".into() }]);
+    let isolated = || {
+        with(|r| {
+            r.isolated = vec![IsolatedService {
+                service: game.clone(),
+                cause: IsolationCause::Rejected,
+                reason: "no".into(),
+            }]
+        })
+    };
     run.go(AFTER, &isolated());
     assert_eq!(run.now(), (1, 1, true));
     run.again(&isolated());

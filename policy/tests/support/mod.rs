@@ -41,6 +41,11 @@ impl CompiledCluster {
         self.dirty.extend(self.index.handle(Event::Deleted(ObjectKey { kind, name })));
     }
 
+    /// Takes the objects that changed since the last update.
+    pub fn take_dirty(&mut self) -> DirtyPolicyObjects {
+        std::mem::take(&mut self.dirty)
+    }
+
     /// Updates the compilers. Checks that each result equals a compilation from scratch, and that the reported changes
     /// are complete.
     pub fn update(&mut self) {

@@ -12,7 +12,7 @@ use super::client::{Client, ClientKind, check_addresses};
 use super::error::ExplainError;
 use super::frontend_text::port_names;
 use super::routing::NoRoute;
-use super::unserved::Unserved;
+use super::unserved::{SPLIT_SERVICE, Unserved};
 use crate::commands::cluster_lookup::{ClusterLookup, PortNumber, listed};
 
 /// The flag that names the destination.
@@ -128,6 +128,9 @@ impl Finder<'_> {
             };
             named && self.to.protocol.is_none_or(|protocol| protocol == port.name.protocol)
         };
+        if let Some(size) = desired.oversized().get(key) {
+            return Ok((Vec::new(), Some(format!("Service {key} is not served: {size}; {SPLIT_SERVICE}")));
+        }
         // Frontends that conflict with another Service are not served.
         let unserved = desired.unserved(key);
         let not_served = || {

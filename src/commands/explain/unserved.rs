@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use portcullis_cluster::desired::{Desired, FrontendKind, ServicePort};
+use portcullis_cluster::service::Service;
 use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_modes::NodePortAddresses;
 
@@ -22,6 +23,9 @@ const CLUSTER_IP_PREFIXES: [u8; 2] = [16, 112];
 
 /// The usual prefix lengths of node subnets by family: an address in the subnet of a node may belong to that node.
 const NODE_PREFIXES: [u8; 2] = [24, 64];
+
+/// The hint about a Service that is too large.
+pub(super) const SPLIT_SERVICE: &str = "a node keeps the last version of the Service within the limit, if it had one; divide the Service";
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {
@@ -78,11 +82,28 @@ impl Unserved<'_> {
         let here = |port: &&ServicePort| port.frontend_at(self.address).is_some();
         match self.desired.ports().find(here) {
             Some(port) => Some(self.other_port(port)),
-            None if self.cluster.pod_at(self.address).is_none() => {
-                self.node_port_of_secondary_address().or_else(|| self.unallocated())
-            }
+            None if self.cluster.pod_at(self.address).is_none() => self
+                .too_large()
+                .or_else(|| self.node_port_of_secondary_address())
+                .or_else(|| self.unallocated()),
             None => None,
         }
+    }
+
+    /// Diagnoses an address of a Service that is not served because it is too large.
+    fn too_large(&self) -> Option<NoRoute> {
+        let has_address = |service: &Service| {
+            let external = service.load_balancer_vips.iter().chain(&service.external_ips);
+            service.cluster_ips.iter().chain(external).any(|ip| *ip == self.address)
+        };
+        let mut oversized = self.desired.oversized().iter();
+        let (name, size) =
+            oversized.find(|(name, _)| self.cluster.index.service(name).is_some_and(has_address))?;
+        Some(NoRoute {
+            kind: NoRouteKind::NotServed,
+            reason: format!("{} is an address of Service {name}, which is not served: {size}", self.address),
+            hint: SPLIT_SERVICE.to_owned(),
+        })
     }
 
     /// Diagnoses a node port on an address in the subnet of a node, such as a virtual IP of keepalived: nodes that serve node

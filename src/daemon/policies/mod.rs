@@ -95,6 +95,8 @@ pub(super) struct PolicyController {
     has_synced: bool,
     pick_up: PickUp,
     interfaces: InterfaceSearch,
+    /// The time of the next sync for rejected policies.
+    rejected_due: Option<Instant>,
     has_warned_about_bridges: bool,
     declaration: Declaration,
     status: Status,
@@ -142,19 +144,20 @@ impl PolicyController {
             has_synced: false,
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
+            rejected_due: None,
             has_warned_about_bridges: false,
             status: Status::new(&declaration),
             declaration,
         }
     }
 
-    /// Returns when a sync is due for a reason other than changes: a search for connections or interfaces, or the end of the
-    /// pickup of connections.
+    /// Returns when a sync is due for a reason other than changes: a search for connections, interfaces or rejected policies, or
+    /// the end of the pickup of connections.
     fn next_timer(&self) -> Option<Instant> {
         let may_terminate = self.needs_termination && !self.pick_up.is_active();
         let termination =
             may_terminate.then(|| self.last_termination.map(|at| at + TERMINATION_INTERVAL)).flatten();
-        [termination, self.interfaces.next(), self.pick_up.end()].into_iter().flatten().min()
+        [termination, self.interfaces.next(), self.rejected_due, self.pick_up.end()].into_iter().flatten().min()
     }
 
     /// Returns the reason for which a sync is due now, if one is.
@@ -205,6 +208,19 @@ impl PolicyController {
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
         self.warn_about_interfaces(result, now);
         self.schedule.ended(result.error.is_some(), now);
+        self.rejected_due = result.next_due;
+        if let Some(found) = &result.found {
+            let reason = result.rejected.iter().find(|(id, _)| id == found).map_or("", |(_, reason)| reason);
+            tracing::error!(
+                policy = %found.policy, direction = %found.direction, error = reason,
+                "cannot enforce a policy: its last accepted rules apply, or its pods are isolated; all other policies are enforced"
+            );
+        }
+        if let Some(search) = &result.search {
+            tracing::warn!("{search}");
+            self.needs_termination |= result.needs_termination;
+            return;
+        }
         if let Some(error) = &result.error {
             let retry_in = self.schedule.retry_in(now).unwrap_or_default();
             tracing::error!(%error, "sync of policies failed; keeping the last good rules, retrying in {retry_in:.1?}");
@@ -289,7 +305,8 @@ impl Controller for PolicyController {
         let due = self.due(now).filter(|_| is_ready && !self.first_sync.is_held())?;
         let mut worker = self.worker.take()?;
         self.first_sync.started();
-        let changes = worker.compiler.update(index, &std::mem::take(&mut self.dirty));
+        self.rejected_due = None;
+        let changes = worker.compile(index, &std::mem::take(&mut self.dirty), now);
         let request = self.request(due, changes, index, now);
         self.schedule.started(due, now);
         let (work, pending) = Work::new(move || {
@@ -303,7 +320,10 @@ impl Controller for PolicyController {
     fn finish(&mut self, _: &Index, now: Instant) {
         let Some((worker, result)) = self.pending.take().and_then(Pending::take) else { return };
         self.handle_result(&result, now);
-        self.status.sync_finished(worker.finished_sync(result), Moment::now());
+        // While the search for rejected policies continues, nothing was written yet at the start.
+        if worker.was_committed() || result.search.is_none() {
+            self.status.sync_finished(worker.finished_sync(result), Moment::now());
+        }
         self.worker = Some(worker);
     }
 

@@ -5,22 +5,32 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::{Index, NamespacedName};
+use portcullis_modes::IsolationCause;
 use portcullis_netlink::conntrack::{Conntrack, DeleteCounts};
 use portcullis_netlink::nf_tables::CommitSummary;
-use portcullis_policy::compile::{CompiledPolicies, Compiler, PolicyChanges, Scope};
+use portcullis_policy::compile::{
+    CompiledPolicies, Compiler, DirtyPolicyObjects, PolicyChanges, RulesId, Scope,
+};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
-use portcullis_policy::table::{Enforcer, PolicyOptions};
+use portcullis_policy::table::{Enforcer, PolicyOptions, RejectedPolicies, SearchStep};
 
 use super::pick_up::PickUp;
-use crate::control::{FinishedSync, Measurements, PolicyMeasurements, RulesError, RulesResult};
+use crate::control::{
+    FinishedSync, IsolatedObject, Measurements, PolicyMeasurements, RulesError, RulesResult,
+};
 
 /// The desired policies and their enforcement. Each sync moves it to a thread, which returns it.
 pub(in crate::daemon) struct PolicyWorker {
     /// Updated by the event loop between syncs.
-    pub(super) compiler: Compiler,
+    compiler: Compiler,
     enforcer: Enforcer,
+    /// The search for policies that the kernel rejects.
+    rejected: RejectedPolicies,
+    /// The tables were written once. Before that, the kernel may have those of a previous process, which an incomplete table must
+    /// not replace.
+    was_committed: bool,
     interfaces: PodInterfaces,
     conntrack: Option<Conntrack>,
 }
@@ -64,30 +74,63 @@ pub(in crate::daemon) struct PolicySyncResult {
     pub(super) lacks_bridge_family: bool,
     /// True if the requested termination of connections did not succeed and has to be repeated.
     pub(super) needs_termination: bool,
+    /// The kernel rejects policies, and the search for them continues: policies that changed are not enforced yet.
+    pub(super) search: Option<String>,
+    /// The policies that the kernel rejects, with the reasons.
+    pub(super) rejected: Vec<(RulesId, String)>,
+    /// The policy among them that was found by this sync.
+    pub(super) found: Option<RulesId>,
+    /// The time of the next sync for the search, or for the retry of a rejected policy.
+    pub(super) next_due: Option<Instant>,
 }
+
+impl PolicySyncResult {
+    /// Returns true if all policies are enforced, except those that the kernel rejects.
+    pub(super) fn is_written(&self) -> bool {
+        self.error.is_none() && self.search.is_none()
+    }
+}
+
+/// The text about a search.
+const SEARCHING: &str = "kernel rejects a policy; the search for it continues, keeping the last good rules of changed policies";
 
 impl PolicyWorker {
     pub(super) fn new(scope: Scope, enforcer: Enforcer) -> Self {
         PolicyWorker {
             compiler: Compiler::new(scope),
             enforcer,
+            rejected: RejectedPolicies::default(),
+            was_committed: false,
             interfaces: PodInterfaces::default(),
             conntrack: None,
         }
     }
 
+    /// Returns true if the tables were written.
+    pub(super) fn was_committed(&self) -> bool {
+        self.was_committed
+    }
+
     /// Returns the result of a sync, as observers read it.
     pub(super) fn finished_sync(&self, result: PolicySyncResult) -> FinishedSync {
         let (pods, isolated_pods) = result.pods;
-        let unwritten = result.error.iter().cloned().collect();
-        let error =
-            result.error.map(|message| RulesError { message, may_restart_help: !result.lacks_pod_cidrs });
+        let isolated = |(id, reason): (RulesId, String)| IsolatedObject {
+            text: format!("{id}: {reason}"),
+            object: id.policy.object_key(),
+            cause: IsolationCause::Rejected,
+        };
+        let isolated: Vec<IsolatedObject> = result.rejected.into_iter().map(isolated).collect();
+        let texts = isolated.iter().map(|isolated| &isolated.text);
+        let unwritten = result.error.iter().chain(&result.search).chain(texts).cloned().collect();
+        let may_restart_help = !result.lacks_pod_cidrs && result.search.is_none();
+        let error = result.error.or(result.search);
+        let error = error.map(|message| RulesError { message, may_restart_help });
         let sync = RulesResult {
             rules: super::RULES,
             is_full: result.committed.full,
             duration: result.took,
             restored: result.restored.map_or(0, |(_, objects)| objects),
-            isolated: Vec::new(),
+            isolated,
             error,
         };
         let measurements = PolicyMeasurements {
@@ -98,10 +141,56 @@ impl PolicyWorker {
         };
         FinishedSync {
             results: vec![sync],
+            objects: self.compiler.compiled().rules().count(),
             unwritten,
             measurements: Measurements::Policies(measurements),
             ..FinishedSync::default()
         }
+    }
+
+    /// Compiles the policies again, given the objects that changed. Policies that the kernel rejected are held back, or tried
+    /// again.
+    pub(super) fn compile(&mut self, index: &Index, dirty: &DirtyPolicyObjects, now: Instant) -> PolicyChanges {
+        self.rejected.prepare(&mut self.compiler, now);
+        self.compiler.update(index, dirty)
+    }
+
+    /// Writes the tables. While policies are held back and the tables were never written, the kernel only validates them.
+    fn write(&mut self, result: &mut PolicySyncResult) {
+        let is_incomplete = !self.was_committed && self.rejected.is_searching();
+        let written = match is_incomplete {
+            true => self.enforcer.validate().map(|()| CommitSummary::default()),
+            false => self.enforcer.sync(),
+        };
+        let now = Instant::now();
+        match written {
+            Ok(committed) => {
+                result.found = self.rejected.accepted(&mut self.compiler, now);
+                self.was_committed |= !is_incomplete;
+                result.committed = committed;
+                let needs_write = is_incomplete.then_some(now);
+                result.next_due = needs_write.or_else(|| self.rejected.next_due(now));
+                if is_incomplete || self.rejected.is_searching() {
+                    result.search = Some(SEARCHING.to_owned());
+                }
+            }
+            Err(error) if self.enforcer.may_be_caused_by_policy(&error) => {
+                match self.rejected.rejected(&mut self.compiler, error.to_string()) {
+                    SearchStep::HeldBack => {
+                        result.next_due = Some(now);
+                        result.search = Some(format!("{SEARCHING}: {error}"));
+                    }
+                    SearchStep::NoPolicy => {
+                        result.error = Some(format!(
+                            "kernel rejects the table even without the changed policies, so none of them is held back: {error}"
+                        ));
+                    }
+                }
+            }
+            Err(error) => result.error = Some(error.to_string()),
+        }
+        let reason = |(id, reason): (&RulesId, &str)| (id.clone(), reason.to_owned());
+        result.rejected = self.rejected.all().map(reason).collect();
     }
 
     pub(super) fn sync(&mut self, request: PolicySyncRequest) -> PolicySyncResult {
@@ -130,17 +219,18 @@ impl PolicyWorker {
             without_interface: self.interfaces.missing(compiled),
             lacks_bridge_family: false,
             needs_termination: false,
+            search: None,
+            rejected: Vec::new(),
+            found: None,
+            next_due: None,
         };
-        match self.enforcer.sync() {
-            Ok(committed) => {
-                result.committed = committed;
-                result.restored = request.changed_by.zip(restored);
-            }
-            Err(error) => result.error = Some(error.to_string()),
+        self.write(&mut result);
+        if result.is_written() {
+            result.restored = request.changed_by.zip(restored);
         }
         result.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
-        if request.pick_up == PickUp::Ending && !request.options.audit && result.error.is_none() {
+        if request.pick_up == PickUp::Ending && !request.options.audit && result.is_written() {
             match self.terminate(&request.node_addresses, established::terminate_denied_picked_up) {
                 Some(Ok(terminated)) => result.terminated = terminated,
                 failed => {
@@ -154,7 +244,7 @@ impl PolicyWorker {
         }
         if request.terminate {
             let done = self.terminate(&request.node_addresses, established::terminate_denied);
-            match done.filter(|_| result.error.is_none()) {
+            match done.filter(|_| result.is_written()) {
                 Some(Ok(terminated)) => result.terminated += terminated,
                 Some(Err(error)) => {
                     result.needs_termination = true;
@@ -165,7 +255,7 @@ impl PolicyWorker {
             }
         }
         if request.lacks_pod_cidrs {
-            result.lacks_pod_cidrs = result.error.is_none();
+            result.lacks_pod_cidrs = result.error.is_none() && result.search.is_none();
             result.error.get_or_insert_with(|| {
                 "unknown pods cannot be denied: this node's Node object does not exist or has no pod CIDRs \
                  (spec.podCIDRs); policies of known pods are enforced"

@@ -251,8 +251,8 @@ impl ServiceController {
         let UnservedReport { notices, omitted_notices, counts } = self.unserved.take().unwrap_or_default();
         let measurements = ServiceMeasurements {
             programming_latencies: match error {
-                None => self.programming_latency.take(Timestamp::now()),
-                Some(_) => Vec::new(),
+                None if !result.is_deferred() => self.programming_latency.take(Timestamp::now()),
+                _ => Vec::new(),
             },
             unserved: counts,
             without_local_endpoints,

@@ -60,6 +60,11 @@ impl ServiceSyncResult {
         self.families.iter().find_map(|family| family.error.as_ref())
     }
 
+    /// Returns true if the next sync writes some of the changes.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.families.iter().any(|family| !family.deferred.is_empty())
+    }
+
     /// Returns what could not be written, one line each.
     pub(super) fn unwritten(&self) -> Vec<String> {
         let error = self.error().map(ToString::to_string);
@@ -68,9 +73,9 @@ impl ServiceSyncResult {
         error.into_iter().chain(isolated).chain(flows).collect()
     }
 
-    /// Returns the result of each family, as observers read it.
+    /// Returns the result of each family that was written completely, as observers read it.
     pub(super) fn rules_results(&self) -> Vec<RulesResult> {
-        self.families.iter().map(rules_result).collect()
+        self.families.iter().filter(|family| family.deferred.is_empty()).map(rules_result).collect()
     }
 
     /// Returns the measurements that follow from the result alone.
@@ -189,6 +194,7 @@ impl ServiceWorker {
 fn rules_result(result: &SyncResult) -> RulesResult {
     let isolated = result.isolated.iter().map(|isolated| IsolatedObject {
         object: ObjectKey { kind: Kind::Service, name: isolated.service.clone() },
+        cause: isolated.cause,
         text: isolated.to_string(),
     });
     RulesResult {

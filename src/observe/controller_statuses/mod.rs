@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use portcullis_cluster::{Family, NamespacedName, ObjectKey};
+use portcullis_modes::IsolationCause;
 use portcullis_policy::table;
 
 use super::health::{Health, HealthProblem};
@@ -41,8 +42,8 @@ struct SeenController {
     sync: Option<Arc<FinishedSync>>,
     /// The isolated objects of each set of rules.
     isolated: BTreeMap<&'static str, Vec<IsolatedObject>>,
-    /// The health problem of isolated objects.
-    isolation: Option<HealthProblem>,
+    /// The health problems of isolated objects.
+    isolation: Vec<HealthProblem>,
     /// The numbers of changes that syncs have taken.
     taken: Vec<u64>,
 }
@@ -115,10 +116,10 @@ impl ControllerStatuses {
             self.recorder.shared_event(&notice.object, names, notice.note.clone());
         }
         self.recorder.omit(sync.omitted_notices as u64);
-        let isolated: BTreeSet<&ObjectKey> =
-            seen.isolated.values().flatten().map(|isolated| &isolated.object).collect();
+        let isolated: BTreeMap<&ObjectKey, IsolationCause> =
+            seen.isolated.values().flatten().map(|isolated| (&isolated.object, isolated.cause)).collect();
         self.metrics.set_isolated_objects(name.label, isolated.len());
-        seen.isolation = isolation_health::problem(name, &isolated, sync.objects);
+        seen.isolation = isolation_health::problems(name, &isolated, sync.objects);
     }
 
     /// Reports that another process keeps changing rules. It fails `/healthz`, as the rules are wrong for a part of the time,
@@ -148,7 +149,7 @@ impl ControllerStatuses {
     fn report_isolated(&self, name: ControllerName, result: &RulesResult, seen: &mut SeenController) {
         let before = seen.isolated.insert(result.rules, result.isolated.clone()).unwrap_or_default();
         let was_isolated: BTreeSet<&ObjectKey> = before.iter().map(|isolated| &isolated.object).collect();
-        for IsolatedObject { object, text } in &result.isolated {
+        for IsolatedObject { object, text, .. } in &result.isolated {
             if !was_isolated.contains(object) {
                 let reason = format!("FailedToSync{}", object.kind);
                 self.recorder.object_event(object, reason, name.event_action, text);

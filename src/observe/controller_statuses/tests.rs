@@ -47,6 +47,7 @@ impl Observed {
         let object = |name: &&str| ObjectKey { kind: Kind::Node, name: NamespacedName::new("", name) };
         let isolated = isolated.iter().map(|name| IsolatedObject {
             object: object(name),
+            cause: IsolationCause::Rejected,
             text: format!("{name}: no route to this address"),
         });
         let result = RulesResult {

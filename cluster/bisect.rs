@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The order in which batches are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum BisectOrder {
+pub enum BisectOrder {
     /// Both halves of a rejected batch next, so that items are tried in their order.
     #[default]
     DepthFirst,
@@ -23,39 +23,39 @@ pub(crate) enum BisectOrder {
 
 /// The batches that are left to try.
 #[derive(Debug)]
-pub(crate) struct Bisect<T> {
+pub struct Bisect<T> {
     order: BisectOrder,
     batches: VecDeque<Vec<T>>,
 }
 
 impl<T> Bisect<T> {
     /// Returns a bisection without batches.
-    pub(crate) fn new(order: BisectOrder) -> Self {
+    pub fn new(order: BisectOrder) -> Self {
         Bisect { order, batches: VecDeque::new() }
     }
 
     /// Returns a bisection of one batch.
-    pub(crate) fn with_batch(order: BisectOrder, batch: Vec<T>) -> Self {
+    pub fn with_batch(order: BisectOrder, batch: Vec<T>) -> Self {
         let mut bisect = Bisect::new(order);
         bisect.push(batch);
         bisect
     }
 
     /// Adds a batch that is tried next.
-    pub(crate) fn push(&mut self, batch: Vec<T>) {
+    pub fn push(&mut self, batch: Vec<T>) {
         if !batch.is_empty() {
             self.batches.push_front(batch);
         }
     }
 
     /// Takes the batch to try next. Pass it to [`Bisect::reject`] if it is rejected.
-    pub(crate) fn next_batch(&mut self) -> Option<Vec<T>> {
+    pub fn next_batch(&mut self) -> Option<Vec<T>> {
         self.batches.pop_front()
     }
 
     /// Divides a rejected batch. `named` is the index of the item that the kernel or its tool named: it is tried alone, then
     /// the rest. Returns the item if the batch has only one.
-    pub(crate) fn reject(&mut self, mut batch: Vec<T>, named: Option<usize>) -> Option<T> {
+    pub fn reject(&mut self, mut batch: Vec<T>, named: Option<usize>) -> Option<T> {
         if batch.len() < 2 {
             return batch.pop();
         }
@@ -76,37 +76,37 @@ impl<T> Bisect<T> {
     }
 
     /// Returns true if no batch is left.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 
     /// Returns the number of items in all batches.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.batches.iter().map(Vec::len).sum()
     }
 
     /// Removes items from the batches.
-    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
         self.batches.iter_mut().for_each(|batch| batch.retain(&mut is_kept));
         self.batches.retain(|batch| !batch.is_empty());
     }
 
     /// Removes all batches.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.batches.clear();
     }
 }
 
 impl<T: PartialEq> Bisect<T> {
     /// Returns true if a batch contains the item.
-    pub(crate) fn contains(&self, item: &T) -> bool {
+    pub fn contains(&self, item: &T) -> bool {
         self.batches.iter().any(|batch| batch.contains(item))
     }
 }
 
 /// A limit on the attempts and the time of one run. The first attempt is always granted, so that each run makes progress.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     attempts: usize,
     max_attempts: usize,
     deadline: Instant,
@@ -114,12 +114,12 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Returns a budget that starts `now`.
-    pub(crate) fn new(max_attempts: usize, max_time: Duration, now: Instant) -> Self {
+    pub fn new(max_attempts: usize, max_time: Duration, now: Instant) -> Self {
         Budget { attempts: 0, max_attempts, deadline: now + max_time }
     }
 
     /// Spends an attempt. Returns false if the budget is exhausted.
-    pub(crate) fn spend(&mut self, now: Instant) -> bool {
+    pub fn spend(&mut self, now: Instant) -> bool {
         let is_granted = self.attempts == 0 || (self.attempts < self.max_attempts && now < self.deadline);
         self.attempts += usize::from(is_granted);
         is_granted
