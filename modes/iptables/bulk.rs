@@ -12,7 +12,7 @@ use std::time::Instant;
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 
-use super::chain::{ChainName, SharedChain};
+use super::chain::{ChainName, SharedChain, Table};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
 use super::kernel::{Flavour, IptablesKernel};
@@ -83,6 +83,7 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
+        self.search.clear();
         self.progress.reset();
         let progressed = Arc::clone(&self.progress);
         self.in_use.refresh(&self.kernel)?;
@@ -111,6 +112,7 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
+        self.search.clear();
         let plan = self.plan_for_pending(desired, large, now);
         let result = self.execute(&plan, now, counts);
         if result.is_err() {
@@ -199,6 +201,9 @@ impl IptablesFamilyProxier {
             let part = RestoreParts { services, removals, ..parts.clone() };
             let Some(Rejection { error, service }) = self.try_parts(execution, &part)? else { continue };
             if let Some(service) = service {
+                if execution.rejected.is_empty() {
+                    self.check_accepts_rules([Table::Nat, Table::Filter])?;
+                }
                 self.isolate(execution, &part, service, &error);
                 bisect.push(batch);
             } else if let Some(service) = bisect.reject(batch, None) {

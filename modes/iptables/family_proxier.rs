@@ -8,12 +8,12 @@
 //! Written rules are remembered as the resolved Services (shared with `Desired`) and rendered again for comparisons:
 //! rendering is cheap, and the text takes much memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_cluster::{Family, NamespacedName};
+use portcullis_cluster::{Bisect, BisectOrder, Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
 use super::chain::{SharedChain, Table};
@@ -25,6 +25,7 @@ use super::script::{NFT_LINES, RuleCount};
 use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
+use crate::error::{SyncError, SyncErrorKind};
 use crate::isolation::Isolations;
 use crate::mode::{SyncResult, TableRuleCounts};
 use crate::node_facts::NodeFacts;
@@ -67,6 +68,8 @@ pub(super) struct IptablesFamilyProxier {
     rules: RuleCount,
     pub(super) orders: [SharedOrder; SharedChain::ALL.len()],
     pub(super) pending: BTreeSet<NamespacedName>,
+    /// Batches of pending Services that are left to try, because a restore with them was rejected.
+    pub(super) search: Bisect<NamespacedName>,
     pub(super) isolations: Isolations,
     pub(super) in_use: ChainsInUse,
     pub(super) progress: Arc<SyncProgress>,
@@ -128,6 +131,7 @@ impl IptablesFamilyProxier {
             rules: RuleCount::default(),
             orders: Default::default(),
             pending: BTreeSet::new(),
+            search: Bisect::new(BisectOrder::DepthFirst),
             isolations: Isolations::default(),
             in_use: ChainsInUse::default(),
             progress,
@@ -179,6 +183,10 @@ impl IptablesFamilyProxier {
                 self.pending.insert(change.name.clone());
             }
         }
+        if !self.search.is_empty() {
+            let changed: HashSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
+            self.search.retain(|name| !changed.contains(name));
+        }
         self.pending.extend(self.isolations.due(now));
         self.in_use.begin();
         let mut counts = WriteCounts::default();
@@ -194,6 +202,7 @@ impl IptablesFamilyProxier {
         } else {
             self.incremental(desired, large, now, &mut counts)
         };
+        let error = result.err().map(SyncError::from).or_else(|| self.search_error());
         SyncResult {
             family: self.family,
             is_full,
@@ -203,8 +212,20 @@ impl IptablesFamilyProxier {
             restored: counts.restored,
             deferred: Vec::new(),
             isolated: self.isolations.all().collect(),
-            error: result.err().map(Into::into),
+            error,
         }
+    }
+
+    /// Returns the error of a sync whose search for rejected Services is not complete.
+    fn search_error(&self) -> Option<SyncError> {
+        let count = self.search.len();
+        (count > 0).then(|| {
+            let reason = format!(
+                "the kernel or its tool rejects some of {count} Services; the search for them continues, keeping their last good \
+                 rules"
+            );
+            SyncError::new(SyncErrorKind::ToolFailed, reason)
+        })
     }
 
     /// Returns the ports to program for a Service, or `None` if it has none in this family.

@@ -1,20 +1,22 @@
 //! The incremental write of a few changed Services: one restore of exactly the chains that differ.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::{Budget, NamespacedName};
 
 use super::base_rules::CANARY;
-use super::chain::{ChainName, SharedChain};
+use super::chain::{ChainName, SharedChain, Table};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
 use super::kernel::IptablesKernel;
 use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
-use portcullis_cluster::{Bisect, BisectOrder};
+
+/// The time for which one sync searches for rejected Services. Each attempt is a run of the tool, and other changes wait for it.
+const MAX_SEARCH_TIME: Duration = Duration::from_secs(1);
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
@@ -53,23 +55,25 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
-        let names: Vec<NamespacedName> = self
-            .pending
-            .iter()
-            .filter(|name| !self.isolations.is_awaiting_retry(name, now))
-            .cloned()
-            .collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let mut bisect = Bisect::with_batch(BisectOrder::DepthFirst, names);
-        while let Some(batch) = bisect.next_batch() {
+        self.search.retain(|name| self.pending.contains(name));
+        let is_new = |name: &&NamespacedName| {
+            !self.isolations.is_awaiting_retry(name, now) && !self.search.contains(name)
+        };
+        let names: Vec<NamespacedName> = self.pending.iter().filter(is_new).cloned().collect();
+        // Changed Services come before those of a search.
+        self.search.push(names);
+        let mut budget = Budget::new(usize::MAX, MAX_SEARCH_TIME, Instant::now());
+        while let Some(batch) = self.search.next_batch() {
+            if !budget.spend(Instant::now()) {
+                self.search.push(batch);
+                return Ok(());
+            }
             match self.write_changes(&batch, desired, large, counts)? {
                 WriteOutcome::Written => {}
                 WriteOutcome::Rejected(restore, error) => {
                     let named = error.rejected_line().and_then(|line| restore.owner_of(line));
-                    if let Some(rejected) = bisect.reject(batch, named) {
-                        self.check_accepts_rules(&restore)?;
+                    if let Some(rejected) = self.search.reject(batch, named) {
+                        self.check_accepts_rules(restore.tables())?;
                         self.isolations.add(&rejected, &error, now);
                         self.pending.remove(&rejected);
                     }
@@ -121,14 +125,18 @@ impl IptablesFamilyProxier {
         }
     }
 
-    /// Checks that the kernel and its tool accept any rules in the tables of a rejected restore; otherwise no Service
-    /// is the cause.
+    /// Checks that the kernel and its tool accept any rules in these tables; otherwise no Service is the cause of a
+    /// rejection.
     ///
     /// # Errors
     /// They accept none.
-    fn check_accepts_rules(&self, restore: &Restore) -> Result<(), ToolError> {
+    pub(super) fn check_accepts_rules(
+        &self,
+        tables: impl IntoIterator<Item = Table>,
+    ) -> Result<(), ToolError> {
+        let tables: Vec<Table> = tables.into_iter().collect();
         self.kernel.restore(&mut |out| {
-            restore.tables().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
+            tables.iter().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
         })
     }
 

@@ -269,6 +269,8 @@ impl Mode for IptablesProxier {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.comparison_not_before.filter(|_| self.postponed)
+        let is_searching = self.families.iter().any(|family| !family.search.is_empty());
+        let search = is_searching.then(Instant::now);
+        self.comparison_not_before.filter(|_| self.postponed).into_iter().chain(search).min()
     }
 }

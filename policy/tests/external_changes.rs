@@ -65,7 +65,8 @@ impl Node {
     }
 
     fn sync(&mut self) {
-        let changes = self.compiler.update(&self.cluster.index, &self.cluster.take_dirty());
+        let dirty = self.cluster.take_dirty();
+        let changes = self.compiler.update(&self.cluster.index, &dirty);
         self.enforcer.apply(&changes, self.compiler.compiled());
         let interfaces = [PodInterface::new("veth1", 7, &[NamespacedName::new("x", "a")])];
         self.enforcer.set_interfaces(&interfaces, self.compiler.compiled());

@@ -33,10 +33,14 @@ pub struct State {
     pub locked_after: Option<usize>,
     /// The next restore fails at this table, after the tables before it are written.
     pub locked_at: Option<Table>,
+    /// All restores are rejected at the last line.
+    pub rejects_all: bool,
     /// All restores are rejected.
     pub out_of_memory: bool,
     /// A change by another process just before the next restore.
     pub before_restore: Option<ExternalChange>,
+    /// The duration of a restore.
+    pub restore_takes: Duration,
     /// The duration of a dump of a table.
     pub dump_takes: Duration,
     pub restores: usize,
@@ -55,8 +59,10 @@ impl FakeKernel {
             locked: 0,
             locked_after: None,
             locked_at: None,
+            rejects_all: false,
             out_of_memory: false,
             before_restore: None,
+            restore_takes: Duration::ZERO,
             dump_takes: Duration::ZERO,
             restores: 0,
             largest: 0,
@@ -91,6 +97,7 @@ impl IptablesKernel for FakeKernel {
             change(&mut state.tables);
             state.generation += 1;
         }
+        std::thread::sleep(state.restore_takes);
         state.restores += 1;
         state.largest = state.largest.max(text.lines().count());
         if state.locked > 0 {
@@ -110,6 +117,7 @@ impl IptablesKernel for FakeKernel {
         }
         let result = match state.out_of_memory {
             true => Err((None, "out of memory".to_owned())),
+            false if state.rejects_all => Err((Some(text.lines().count()), "rejected".to_owned())),
             false => restore(&mut state, &text),
         };
         result.map_err(|(line, message)| ToolError::Failed {

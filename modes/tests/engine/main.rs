@@ -8,6 +8,7 @@ mod large_service;
 mod tool_errors;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cluster::{Cluster, Drawn, drawn, name_of};
 use fake_kernel::FakeKernel;
@@ -271,6 +272,71 @@ fn service(endpoints: u8) -> Drawn {
         ranges: false,
         local: false,
         affinity: false,
+    }
+}
+
+/// A sync searches for a limited time. The next one continues, and writes other changes first.
+#[test]
+fn search_for_rejected_services_does_not_delay_other_changes() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let mut proxier = proxier(&kernel);
+        all_well(&proxier.sync(&cluster.desired, &[]));
+        {
+            let mut state = kernel.state();
+            state.names_lines = false;
+            state.rejected = [7, 40].map(|n| format!("ns/{}", name_of(n))).into();
+            state.restore_takes = Duration::from_millis(200);
+        }
+        let changes: Vec<_> = (0..64).flat_map(|n| cluster.set(n, Some(&service(2)))).collect();
+        let before = kernel.state().restores;
+        let mut results = proxier.sync(&cluster.desired, &changes);
+        // Each restore takes 0.2 s, and the search has one second.
+        assert!(kernel.state().restores - before <= 8, "{} restores", kernel.state().restores - before);
+        let error = results[0].error.as_ref().expect("the search is not complete").to_string();
+        assert!(error.contains("the search for them continues"), "{error}");
+        assert!(proxier.next_due().is_some(), "it continues");
+
+        let changes = cluster.set(100, Some(&service(1)));
+        results = proxier.sync(&cluster.desired, &changes);
+        let name = format!("ns/{}", name_of(100));
+        let is_written = rules_in_kernel(&kernel).into_values().flatten().any(|rule| rule.contains(&name));
+        assert!(is_written, "another Service is written by the next sync");
+        let mut syncs = 0;
+        while results[0].error.is_some() {
+            results = proxier.sync(&cluster.desired, &[]);
+            syncs += 1;
+            assert!(syncs < 100, "the search ends");
+        }
+        assert_eq!((results[0].isolated.len(), proxier.next_due()), (2, None));
+    }
+}
+
+/// If the kernel or its tool rejects everything, no Service is the cause, whatever line the tool names.
+#[test]
+fn no_service_is_isolated_if_nothing_is_accepted() {
+    for (flavour, names_lines, count) in [
+        (Flavour::Nft, true, 3),
+        (Flavour::Legacy, true, 3),
+        (Flavour::Nft, false, 3),
+        (Flavour::Nft, true, 600),
+    ] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let mut proxier = proxier(&kernel);
+        all_well(&proxier.sync(&cluster.desired, &[]));
+        kernel.state().names_lines = names_lines;
+        kernel.state().rejects_all = true;
+        let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(2)))).collect();
+        let results = proxier.sync(&cluster.desired, &changes);
+        assert!(
+            results[0].error.is_some() && results[0].isolated.is_empty(),
+            "{flavour:?} {names_lines} {results:?}"
+        );
+        kernel.state().rejects_all = false;
+        sync_until_success(&mut proxier, &cluster, &[]);
+        assert_eq!(rules_in_kernel(&kernel), desired_rules(&cluster));
     }
 }
 

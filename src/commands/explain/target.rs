@@ -129,7 +129,7 @@ impl Finder<'_> {
             named && self.to.protocol.is_none_or(|protocol| protocol == port.name.protocol)
         };
         if let Some(size) = desired.oversized().get(key) {
-            return Ok((Vec::new(), Some(format!("Service {key} is not served: {size}; {SPLIT_SERVICE}")));
+            return Ok((Vec::new(), Some(format!("Service {key} is not served: {size}; {SPLIT_SERVICE}"))));
         }
         // Frontends that conflict with another Service are not served.
         let unserved = desired.unserved(key);

@@ -25,7 +25,8 @@ const CLUSTER_IP_PREFIXES: [u8; 2] = [16, 112];
 const NODE_PREFIXES: [u8; 2] = [24, 64];
 
 /// The hint about a Service that is too large.
-pub(super) const SPLIT_SERVICE: &str = "a node keeps the last version of the Service within the limit, if it had one; divide the Service";
+pub(super) const SPLIT_SERVICE: &str =
+    "a node keeps the last version of the Service within the limit, if it had one; divide the Service";
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {

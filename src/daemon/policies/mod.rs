@@ -157,7 +157,10 @@ impl PolicyController {
         let may_terminate = self.needs_termination && !self.pick_up.is_active();
         let termination =
             may_terminate.then(|| self.last_termination.map(|at| at + TERMINATION_INTERVAL)).flatten();
-        [termination, self.interfaces.next(), self.rejected_due, self.pick_up.end()].into_iter().flatten().min()
+        [termination, self.interfaces.next(), self.rejected_due, self.pick_up.end()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns the reason for which a sync is due now, if one is.

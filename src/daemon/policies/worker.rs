@@ -92,7 +92,8 @@ impl PolicySyncResult {
 }
 
 /// The text about a search.
-const SEARCHING: &str = "kernel rejects a policy; the search for it continues, keeping the last good rules of changed policies";
+const SEARCHING: &str =
+    "kernel rejects a policy; the search for it continues, keeping the last good rules of changed policies";
 
 impl PolicyWorker {
     pub(super) fn new(scope: Scope, enforcer: Enforcer) -> Self {
@@ -150,7 +151,12 @@ impl PolicyWorker {
 
     /// Compiles the policies again, given the objects that changed. Policies that the kernel rejected are held back, or tried
     /// again.
-    pub(super) fn compile(&mut self, index: &Index, dirty: &DirtyPolicyObjects, now: Instant) -> PolicyChanges {
+    pub(super) fn compile(
+        &mut self,
+        index: &Index,
+        dirty: &DirtyPolicyObjects,
+        now: Instant,
+    ) -> PolicyChanges {
         self.rejected.prepare(&mut self.compiler, now);
         self.compiler.update(index, dirty)
     }
