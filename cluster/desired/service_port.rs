@@ -180,7 +180,8 @@ pub(super) fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &
     let cluster_ips = families.filter_map(|family| of_family(&service.cluster_ips, family).next());
     // Of several ports with the same name and protocol, the last one is used, as in kube-proxy.
     let numbered = service.ports.iter().enumerate();
-    let last: HashMap<_, usize> = numbered.clone().map(|(i, port)| ((&port.name, port.protocol), i)).collect();
+    let last: HashMap<_, usize> =
+        numbered.clone().map(|(i, port)| ((&port.name, port.protocol), i)).collect();
     let ports = numbered.filter(|(i, port)| last[&(&port.name, port.protocol)] == *i).map(|(_, port)| port);
     let ports: Vec<&ServicePortSpec> = ports.collect();
     cluster_ips.flat_map(move |cluster_ip| ports.clone().into_iter().map(move |port| (cluster_ip, port)))

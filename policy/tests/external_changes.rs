@@ -11,7 +11,6 @@ mod namespace;
 mod support;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
 use external_changes::{Object, Verb};
 use portcullis_cluster::{Name, NamespacedName};
