@@ -200,17 +200,16 @@ impl IptablesFamilyProxier {
             let removals = if services.end == parts.services.end { parts.removals } else { &[] };
             let part = RestoreParts { services, removals, ..parts.clone() };
             let Some(Rejection { error, service }) = self.try_parts(execution, &part)? else { continue };
-            if let Some(service) = service {
-                if execution.rejected.is_empty() {
-                    self.check_accepts_rules([Table::Nat, Table::Filter])?;
-                }
-                self.isolate(execution, &part, service, &error);
-                bisect.push(batch);
-            } else if let Some(service) = bisect.reject(batch, None) {
-                // The rest must be accepted without this Service; otherwise it is not the cause.
-                self.write_parts(execution, RestoreParts { services: 0..0, ..part.clone() })?;
-                self.isolate(execution, &part, service, &error);
+            let named = service.inspect(|_| bisect.push(batch.clone()));
+            let Some(service) = named.or_else(|| bisect.reject(batch, None)) else { continue };
+            // The rest must be accepted without this Service; otherwise it is not the cause.
+            if execution.rejected.is_empty() {
+                self.check_accepts_rules([Table::Nat, Table::Filter])?;
             }
+            if named.is_none() {
+                self.write_parts(execution, RestoreParts { services: 0..0, ..part.clone() })?;
+            }
+            self.isolate(execution, &part, service, &error);
         }
         Ok(())
     }
