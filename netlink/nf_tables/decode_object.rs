@@ -146,6 +146,10 @@ pub(super) fn decode_element(
             a::ELEMENT_EXPR | a::ELEMENT_EXPRESSIONS | a::ELEMENT_OBJREF => {
                 return Err(Malformed::Missing("an element without expressions"));
             }
+            // Other user data are flags by which `nft` prints ranges.
+            a::ELEMENT_USERDATA if comment::read(attribute.payload, COMMENT).is_some() => {
+                return Err(Malformed::Missing("an element without a comment"));
+            }
             a::ELEMENT_TIMEOUT => {
                 element.timeout = Some(attribute.u64_be()?).filter(|timeout| spec.timeout != Some(*timeout));
             }

@@ -161,7 +161,7 @@ pub struct Set {
     /// Its elements. For dynamic sets, without those that rules added.
     pub elements: HashMap<Key, Element>,
     /// Elements in the kernel that [`Element`] cannot express, as `nft` would print their keys: catch-all elements and
-    /// elements with expressions. Other processes added them.
+    /// elements with expressions or comments. Other processes added them.
     pub unknown: Vec<String>,
 }
 

@@ -82,6 +82,7 @@ impl RejectedPolicies {
     pub fn accepted(&mut self, compiler: &mut Compiler, now: Instant) -> Option<RulesId> {
         compiler.accept_changes();
         std::mem::take(&mut self.tried).iter().for_each(|id| self.rejected.remove(id));
+        self.rejected.retain(|id| compiler.is_held_back(id));
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.retain(|id| compiler.is_held_back(id));
         let found = self.pending.reject(suspects, None)?;
@@ -94,6 +95,8 @@ impl RejectedPolicies {
         self.tried.clear();
         let held_back = compiler.hold_back_changes();
         if held_back.is_empty() {
+            // An earlier rejection proves nothing about the suspects.
+            self.pending.push(std::mem::take(&mut self.suspects));
             return SearchStep::NoPolicy;
         }
         // Earlier suspects may not be the cause.

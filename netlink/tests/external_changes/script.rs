@@ -84,13 +84,13 @@ impl Object {
         Object::Synproxy,
     ];
 
-    /// Returns how many different numbers select different changes.
-    pub(crate) fn variants(self) -> usize {
-        match self {
-            Object::Ruleset => 1,
-            Object::Rule => 36,
-            Object::Chain | Object::Set | Object::Element => 24,
-            Object::Table => 4,
+    /// Returns how many numbers to try with a verb.
+    pub(crate) fn variants(self, verb: Verb) -> usize {
+        match (self, verb) {
+            (Object::Ruleset, _) => 1,
+            (Object::Rule, Verb::Add) => 36,
+            (Object::Chain | Object::Set | Object::Element, Verb::Add) => 24,
+            (Object::Rule | Object::Chain | Object::Set | Object::Element, _) => 6,
             _ => 3,
         }
     }
