@@ -123,7 +123,7 @@ fn every_verb_on_every_object_is_restored() {
 fn random_changes_are_restored() {
     let change = (0..2usize, external_changes::changes(), proptest::option::of(80..90u16));
     let config = ProptestConfig {
-        cases: 60,
+        cases: 24,
         max_shrink_iters: 40,
         failure_persistence: None,
         ..ProptestConfig::default()

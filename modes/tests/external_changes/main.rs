@@ -155,7 +155,7 @@ fn every_verb_on_every_object_is_restored() {
 fn random_changes_are_restored_and_isolate_nothing() {
     let change = (0..2usize, external_changes::changes(), any::<bool>(), 0..5usize);
     let config = ProptestConfig {
-        cases: 60,
+        cases: 24,
         max_shrink_iters: 40,
         failure_persistence: None,
         ..ProptestConfig::default()
