@@ -58,7 +58,7 @@ pub(crate) fn apply_all(
     for object in Object::ALL {
         for verb in Verb::ALL {
             for number in 0..object.variants(verb) {
-                let numbers = [number, number / 2, number / 3];
+                let numbers = [number, number * 5, number * 3];
                 let change = ExternalChange { verb, object, numbers };
                 if let Some(script) = apply(change, family, name) {
                     accepted.insert((verb, object));

@@ -89,9 +89,9 @@ impl Object {
         match (self, verb) {
             (Object::Ruleset, _) => 1,
             (Object::Rule, Verb::Add) => 36,
-            (Object::Chain | Object::Set | Object::Element, Verb::Add) => 24,
+            (Object::Chain | Object::Set | Object::Element, Verb::Add) => 16,
             (Object::Rule | Object::Chain | Object::Set | Object::Element, _) => 6,
-            _ => 3,
+            _ => 2,
         }
     }
 }
@@ -183,7 +183,7 @@ fn chain(verb: Verb, numbers: [usize; 3], table: &Table, at: &str) -> Option<Str
         }
         Verb::Rename => format!("rename chain {at} {own} {NAME}"),
         Verb::Delete | Verb::Destroy if number % 2 == 0 => {
-            format!("flush chain {at} {own}\n{word} chain {at} {own}")
+            format!("flush table {at}\n{word} chain {at} {own}")
         }
         _ => format!("{word} chain {at} {own}"),
     })
