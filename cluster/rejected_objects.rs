@@ -40,6 +40,11 @@ impl<K: Ord + Clone> RejectedObjects<K> {
         Some(wait)
     }
 
+    /// Makes all retries due now.
+    pub fn retry_all(&mut self, now: Instant) {
+        self.0.values_mut().for_each(|rejected| rejected.retry_at = now);
+    }
+
     /// Removes an object, which has changed or was accepted.
     pub fn remove(&mut self, key: &K) {
         self.0.remove(key);

@@ -36,7 +36,7 @@ impl Isolations {
 
     /// Makes the next write include all isolated Services.
     pub(crate) fn retry_now(&mut self, now: Instant) {
-        self.0.values_mut().for_each(|isolation| isolation.retry_at = now);
+        self.0.retry_all(now);
     }
 
     /// Returns the Services to be retried now.

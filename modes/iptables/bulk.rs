@@ -83,7 +83,6 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
-        self.search.clear();
         self.progress.reset();
         let progressed = Arc::clone(&self.progress);
         self.in_use.refresh(&self.kernel)?;
@@ -112,7 +111,6 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
-        self.search.clear();
         let plan = self.plan_for_pending(desired, large, now);
         let result = self.execute(&plan, now, counts);
         if result.is_err() {

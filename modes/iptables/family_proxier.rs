@@ -202,6 +202,8 @@ impl IptablesFamilyProxier {
         } else {
             self.incremental(desired, large, now, &mut counts)
         };
+        // Others were written or isolated by a bulk write.
+        self.search.retain(|name| self.pending.contains(name));
         let error = result.err().map(SyncError::from).or_else(|| self.search_error());
         SyncResult {
             family: self.family,
