@@ -1,6 +1,5 @@
 //! A view of the cluster that is read once, for commands that do not run as a daemon.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,10 @@ use crate::daemon;
 use crate::host_file::{HostFile, HostFileError};
 use crate::observe::unserved;
 use crate::source::{
-    AccessError, Manifests, PathError, Selection, SourceConfig, read_manifests, unsupported_policies,
+    AccessError, Manifests, PathError, Selection, SourceConfig, UnreadableObjects, read_manifests,
+    unsupported_policies,
 };
-use crate::{host, node, truncated_list};
+use crate::{host, node};
 
 /// The desired state of a node: its Services, and the options and facts that determine their rules.
 pub struct NodeView {
@@ -43,10 +43,6 @@ pub struct ClusterView {
     pub unreadable: UnreadableObjects,
 }
 
-/// Why documents or objects cannot be read: one line each, with the file and line or the object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnreadableObjects(pub Vec<String>);
-
 impl UnreadableObjects {
     /// Returns an error if there are any. Commands call it after they printed their output.
     ///
@@ -54,15 +50,6 @@ impl UnreadableObjects {
     /// [`LoadError::Unreadable`].
     pub fn check(&self) -> Result<(), LoadError> {
         if self.0.is_empty() { Ok(()) } else { Err(LoadError::Unreadable(self.clone())) }
-    }
-}
-
-/// How many reasons a message has.
-const MAX_REASONS: usize = 10;
-
-impl fmt::Display for UnreadableObjects {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&truncated_list::clauses(&self.0, MAX_REASONS))
     }
 }
 

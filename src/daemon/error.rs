@@ -9,9 +9,9 @@ use portcullis_modes::nftables::NftablesPrerequisiteError;
 use portcullis_policy::table::EnforceError;
 use tokio::task::JoinError;
 
-use crate::cluster_view::UnreadableObjects;
 use crate::observe::http::BindError;
 use crate::policy_lock::PolicyLockError;
+use crate::source::UnreadableObjects;
 use crate::source::{AccessError, PathError};
 
 /// Why the daemon cannot start, or ended.

@@ -34,7 +34,7 @@ use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use tokio::sync::mpsc;
 
-use crate::cluster_view::{self, UnreadableObjects};
+use crate::cluster_view;
 use crate::config::{self, Config, Daemon};
 use crate::control::{Declaration, EventLoop, Exit, ITERATION_LIMIT, Progress, StopReason, Wake};
 use crate::moment::Moment;
@@ -42,7 +42,7 @@ use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::observe::telemetry::{self, Telemetry};
 use crate::policy_lock::PolicyLock;
-use crate::source::{self, EventReporter, EventType, START, Source};
+use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
 use crate::{proxy_modes, truncated_list};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;

@@ -18,5 +18,5 @@ pub mod metrics;
 mod own_node_reporter;
 mod source_problems;
 pub(crate) mod telemetry;
-mod unreadable_objects;
+mod unreadable_reporter;
 pub(crate) mod unserved;

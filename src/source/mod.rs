@@ -22,6 +22,7 @@ mod object_reader;
 mod reported_problems;
 pub mod selection;
 pub mod source_health;
+mod unreadable_objects;
 pub(crate) mod unsupported_policies;
 
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub(crate) use api::{START, join_note};
 pub use manifests::{Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;
 pub use source_health::{KindStatus, SourceHealth};
+pub use unreadable_objects::UnreadableObjects;
 
 /// The kind of source, and its settings.
 #[derive(Clone, Debug)]

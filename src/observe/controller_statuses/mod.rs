@@ -14,7 +14,7 @@ use portcullis_policy::table;
 use super::health::{Health, HealthProblem};
 use super::isolation_health;
 use super::metrics::{Metrics, SyncScope, TrafficPolicyField};
-use super::unreadable_objects::UnreadableReporter;
+use super::unreadable_reporter::UnreadableReporter;
 use crate::control::{
     ControllerName, DropCounterLabels, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements,
     RulesResult, ServiceMeasurements, Status,

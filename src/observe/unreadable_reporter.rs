@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::health::{Health, HealthProblem};
-use crate::cluster_view::UnreadableObjects;
 use crate::control::{ControllerName, Status};
-use crate::source::SourceHealth;
+use crate::source::{SourceHealth, UnreadableObjects};
 
 /// The component of health problems about first syncs that are held back.
 const FIRST_SYNC: &str = "first sync";
