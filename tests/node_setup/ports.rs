@@ -13,8 +13,10 @@ fn a_port_in_use_is_retried_while_services_are_served() {
         let taken = TcpListener::bind(METRICS).unwrap();
         let mut daemon = node.start(&[]);
         daemon.wait_healthy();
-        let log = daemon.log();
-        assert!(log.contains("127.0.0.1:10249"), "{log}");
+        let log = daemon.log.clone();
+        daemon.wait_until("the log names the port in use", || {
+            std::fs::read_to_string(&log).unwrap().contains("127.0.0.1:10249")
+        });
         drop(taken);
         daemon.wait_until("it answers", || get(METRICS, "/proxyMode").is_some());
     });

@@ -28,8 +28,9 @@ impl Sample {
 pub(super) struct Quarters {
     /// The medians of anonymous memory in KiB.
     pub(super) anonymous_kib: [u64; 2],
-    /// The highest number of descriptors in the first quarter, and the lowest in the last: requests, tools and work on
-    /// threads need some for a moment, and a leak exceeds these in time.
+    /// The highest number of descriptors in the first half, and the lowest in the last quarter: requests, tools and work on
+    /// threads need some for a moment, and a leak exceeds these in time. A half, because in a short soak a thread of the pool
+    /// may start after the first quarter.
     pub(super) descriptors: [u64; 2],
     /// The same for threads.
     pub(super) threads: [u64; 2],
@@ -47,8 +48,8 @@ impl Quarters {
             all.get(all.len() / 2).copied()
         };
         let range = |of: fn(&Sample) -> u64| {
-            let [first, last] = ends;
-            Some([first.iter().map(of).max()?, last.iter().map(of).min()?])
+            let [first_half, last] = [&samples[..samples.len() / 2], ends[1]];
+            Some([first_half.iter().map(of).max()?, last.iter().map(of).min()?])
         };
         Some(Quarters {
             anonymous_kib: [median(ends[0])?, median(ends[1])?],
