@@ -21,6 +21,7 @@ mod excerpt;
 pub mod index;
 mod interned;
 pub mod ipvs_scheduler;
+pub mod json_object;
 mod kind;
 pub mod label_selector;
 pub mod labels;

@@ -1,13 +1,19 @@
 //! The reader of API objects, which reports each problem of an object once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use portcullis_cluster::Event;
-use portcullis_cluster::{Kind, Object, ObjectKey};
+use portcullis_cluster::json_object::UndecodableObject;
+use portcullis_cluster::{Event, Kind, Object, ObjectKey};
 use serde_json::Value;
 
 use super::api::{ApiEvent, EventRecorder, ObjectVersion, invalid_policy};
 use super::reported_problems::ReportedProblems;
+
+/// The most objects of one kind in a list. Kubernetes supports 150,000 pods and 5,000 nodes in a cluster.
+const MAX_LISTED_OBJECTS: usize = 1_000_000;
+
+/// How many errors of objects without a name are kept.
+const MAX_NAMELESS: usize = 100;
 
 /// Parses objects of one kind into events. Each problem of an object is reported once, however often the object is listed or
 /// changes, until the object has no problem.
@@ -16,9 +22,13 @@ pub(super) struct ObjectReader {
     kind: Kind,
     invalid: HashMap<ObjectKey, InvalidObject>,
     list: u64,
+    is_listing: bool,
     recorder: Option<EventRecorder>,
-    /// Errors of the items of the current list that have no name.
-    nameless: Vec<String>,
+    /// Errors of the items of the current list that have no name, without duplicates, and at most [`MAX_NAMELESS`].
+    nameless: BTreeSet<String>,
+    /// The number of objects of the list that is being read; 0 after its end.
+    listed_objects: usize,
+    max_listed_objects: usize,
     reported_nameless: ReportedProblems,
 }
 
@@ -46,8 +56,11 @@ impl ObjectReader {
             kind,
             invalid: HashMap::new(),
             list: 0,
+            is_listing: false,
             recorder: None,
-            nameless: Vec::new(),
+            nameless: BTreeSet::new(),
+            listed_objects: 0,
+            max_listed_objects: MAX_LISTED_OBJECTS,
             reported_nameless: ReportedProblems::default(),
         }
     }
@@ -57,21 +70,42 @@ impl ObjectReader {
         ObjectReader { recorder: invalid_policy::is_policy(self.kind).then_some(recorder), ..self }
     }
 
+    /// Sets another limit of objects in a list.
+    #[cfg(test)]
+    pub(super) fn with_max_listed_objects(self, max_listed_objects: usize) -> Self {
+        ObjectReader { max_listed_objects, ..self }
+    }
+
     /// Starts a full list.
     pub(super) fn list_started(&mut self) {
         self.list += 1;
+        self.listed_objects = 0;
+        self.is_listing = true;
         self.nameless.clear();
     }
 
     /// Ends a full list: invalid objects that it did not have were deleted.
     pub(super) fn listed(&mut self) {
+        self.is_listing = false;
+        self.listed_objects = 0;
         self.invalid.retain(|_, invalid_object| invalid_object.list == self.list);
     }
 
+    /// Returns the limit of objects in a list if the list that is being read has more.
+    pub(super) fn exceeded_limit(&self) -> Option<usize> {
+        (self.listed_objects > self.max_listed_objects).then_some(self.max_listed_objects)
+    }
+
     /// Returns the event of an object that was added or changed; for one that cannot be parsed, [`Event::Unreadable`].
-    pub(super) fn applied(&mut self, value: Value) -> Event {
-        let subject = self.recorder.as_ref().map(|_| ObjectVersion::of(&value)).unwrap_or_default();
-        match Object::parse(self.kind, value) {
+    pub(super) fn applied(&mut self, object: Result<Value, UndecodableObject>) -> Event {
+        self.listed_objects += usize::from(self.is_listing);
+        let head = object.as_ref().unwrap_or_else(|undecodable| &undecodable.head);
+        let subject = self.recorder.as_ref().map(|_| ObjectVersion::of(head)).unwrap_or_default();
+        let parsed = match object {
+            Ok(value) => Object::parse(self.kind, value),
+            Err(undecodable) => Err(undecodable.into_error(self.kind)),
+        };
+        match parsed {
             Ok(parsed) => {
                 let key = parsed.object.key();
                 if parsed.problems.is_empty() {
@@ -86,7 +120,9 @@ impl ObjectReader {
                 let new = match error.key() {
                     Some(key) => self.invalid_object(key, Some(text.clone())).reported.is_new(&text),
                     None => {
-                        self.nameless.push(text.clone());
+                        if self.nameless.len() < MAX_NAMELESS {
+                            self.nameless.insert(text.clone());
+                        }
                         self.reported_nameless.is_new(&text)
                     }
                 };
@@ -159,14 +195,14 @@ mod tests {
     fn unreadable_object_is_counted_until_it_is_readable_deleted_or_not_listed() {
         let bad = || service("5", json!({"ports": "none"}));
         let mut reader = ObjectReader::new(Kind::Service);
-        assert!(matches!(reader.applied(bad()), Event::Unreadable(_)));
+        assert!(matches!(reader.applied(Ok(bad())), Event::Unreadable(_)));
         assert_eq!(counts(&reader), (1, 0));
-        assert!(matches!(reader.applied(service("6", json!({}))), Event::Applied(_)));
+        assert!(matches!(reader.applied(Ok(service("6", json!({})))), Event::Applied(_)));
         assert_eq!(counts(&reader), (0, 0));
-        reader.applied(bad());
+        reader.applied(Ok(bad()));
         assert!(matches!(reader.deleted(&bad()), Some(Event::Deleted(_))));
         assert_eq!(counts(&reader), (0, 0));
-        reader.applied(bad());
+        reader.applied(Ok(bad()));
         reader.list_started();
         reader.listed();
         assert_eq!(counts(&reader), (0, 0));
@@ -180,7 +216,7 @@ mod tests {
         versions
             .map(|(version, spec)| {
                 let metadata = json!({"name": "a", "namespace": "x", "uid": "u", "generation": version});
-                reader.applied(json!({"metadata": metadata, "spec": spec}));
+                reader.applied(Ok(json!({"metadata": metadata, "spec": spec})));
                 queue.drain()
             })
             .collect()

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::api_event::{ApiEvent, EventType, ObjectVersion};
 use super::event_budget::EventBudget;
+use super::limits::MAX_OBJECT;
 use super::request::{Request, http_request};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
@@ -269,7 +270,8 @@ async fn uid(connection: &Connection, object: &ObjectKey) -> Option<String> {
     let selection = Selection { fields: Some(fields), ..Selection::all(*kind) };
     let request = http_request(&selection, Request::Page { next: None, size: 1 });
     let response = send_request(&connection.client().await.ok()?, request, RESPONSE_TIMEOUT).await.ok()?;
-    let list: Value = serde_json::from_slice(&response.whole(RESPONSE_TIMEOUT, || {}).await.ok()?).ok()?;
+    let body = response.whole(RESPONSE_TIMEOUT, kind.plural(), MAX_OBJECT).await.ok()?;
+    let list: Value = serde_json::from_slice(&body).ok()?;
     let uid = ObjectVersion::of(list.pointer("/items/0")?).uid;
     (!uid.is_empty()).then_some(uid)
 }
@@ -282,6 +284,8 @@ fn is_retryable(error: &RequestError) -> bool {
         RequestError::Access(_)
         | RequestError::Malformed(_)
         | RequestError::EndlessList(_)
+        | RequestError::TooLarge { .. }
+        | RequestError::TooMany { .. }
         | RequestError::ReceiverClosed => false,
     }
 }

@@ -1,9 +1,7 @@
 //! Splits a stream of bytes into lines.
 
+use super::limits::MAX_OBJECT;
 use super::request_error::RequestError;
-
-/// The longest line that is accepted, in bytes. An object has at most 1.5 MiB in etcd.
-const MAX_LINE: usize = 16 << 20;
 
 /// The capacity of the buffer that is kept between lines, in bytes.
 const RETAINED_CAPACITY: usize = 64 << 10;
@@ -15,9 +13,11 @@ pub(super) struct LineSplitter {
 }
 
 impl LineSplitter {
-    /// Calls `each` for each line that ends in `bytes`, without its line end. Empty lines are skipped.
+    /// Calls `each` for each line that ends in `bytes`, without its line end. Empty lines are skipped. `plural` is the kind, for
+    /// errors.
     pub(super) fn push(
         &mut self,
+        plural: &str,
         bytes: &[u8],
         mut each: impl FnMut(&[u8]) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
@@ -33,8 +33,11 @@ impl LineSplitter {
             }
             rest = &rest[end + 1..];
         }
-        if self.partial.len() + rest.len() > MAX_LINE {
-            return Err(RequestError::Malformed(format!("a line of more than {} MiB", MAX_LINE >> 20)));
+        if self.partial.len() + rest.len() > MAX_OBJECT {
+            return Err(RequestError::TooLarge {
+                what: format!("an event in a watch of {plural}"),
+                limit: MAX_OBJECT,
+            });
         }
         self.partial.extend_from_slice(rest);
         Ok(())
@@ -65,7 +68,7 @@ mod tests {
                     got.push(String::from_utf8_lossy(line).into_owned());
                     Ok(())
                 };
-                lines.push(piece, each).expect("no line is long");
+                lines.push("pods", piece, each).expect("no line is long");
             }
             assert_eq!(got, ["one", "two", "three and more"], "in pieces of {size}");
             assert!(lines.has_partial_line());
@@ -76,7 +79,9 @@ mod tests {
     fn too_long_line_is_an_error() {
         let mut lines = LineSplitter::default();
         let piece = vec![b'x'; 1 << 20];
-        let taken = (0..100).take_while(|_| lines.push(&piece, |_| Ok(())).is_ok()).count();
+        let taken = (0..100).take_while(|_| lines.push("pods", &piece, |_| Ok(())).is_ok()).count();
         assert_eq!(taken, 16);
+        let error = lines.push("pods", &piece, |_| Ok(())).expect_err("it is too long").to_string();
+        assert!(error.contains("an event in a watch of pods has more than 16 MiB"), "{error}");
     }
 }

@@ -48,9 +48,10 @@ impl ListWatch {
             {
                 (paged, true)
             }
-            (ListWatch::StreamingList { .. }, RequestError::Malformed(_) | RequestError::TimedOut(_)) => {
-                (paged, true)
-            }
+            (
+                ListWatch::StreamingList { .. },
+                RequestError::Malformed(_) | RequestError::TooLarge { .. } | RequestError::TimedOut(_),
+            ) => (paged, true),
             (ListWatch::StreamingList { failed_streams }, RequestError::Disconnected(_))
                 if failed_streams + 1 >= MAX_FAILED_STREAMS =>
             {
@@ -78,7 +79,12 @@ impl ListWatch {
             (ListWatch::Watch { .. }, RequestError::Rejected(no)) if !no.is_transient() => {
                 (ListWatch::START, false)
             }
-            (ListWatch::Watch { .. }, RequestError::Malformed(_)) => (ListWatch::START, false),
+            (ListWatch::PagedList { size, .. }, RequestError::TooMany { .. }) => {
+                (ListWatch::PagedList { next: None, size }, false)
+            }
+            (ListWatch::Watch { .. }, RequestError::Malformed(_) | RequestError::TooLarge { .. }) => {
+                (ListWatch::START, false)
+            }
             // One idle watch is a dead connection. Two may mean that the server has not reached the resourceVersion
             // because its etcd was restored from a backup: it would then send nothing for ever.
             (ListWatch::Watch { revision, idle_watches: 0 }, RequestError::TimedOut(_)) => {
@@ -108,6 +114,8 @@ mod tests {
         let stream = |failed_streams| ListWatch::StreamingList { failed_streams };
         let disconnected = || RequestError::Disconnected("reset".into());
         let malformed = || RequestError::Malformed("<".into());
+        let too_large = || RequestError::TooLarge { what: "an object".into(), limit: 1 };
+        let too_many = || RequestError::TooMany { plural: "pods", limit: 1 };
         let timed_out = || RequestError::TimedOut(Duration::from_secs(1));
         let rows = [
             ("cannot stream: unknown option", ListWatch::START, rejected(400), (page(None, 50), true)),
@@ -132,6 +140,11 @@ mod tests {
             ("revision expired", watch(0), rejected(410), (ListWatch::START, false)),
             ("revision rejected", watch(0), rejected(400), (ListWatch::START, false)),
             ("malformed event", watch(0), malformed(), (ListWatch::START, false)),
+            ("too large event", watch(0), too_large(), (ListWatch::START, false)),
+            ("too large object in a list", ListWatch::START, too_large(), (page(None, 50), true)),
+            ("too large object in a page", page(Some("t"), 50), too_large(), (page(Some("t"), 50), false)),
+            ("too many objects in a list", ListWatch::START, too_many(), (ListWatch::START, false)),
+            ("too many objects in pages", page(Some("t"), 50), too_many(), (page(None, 50), false)),
             ("idle watch", watch(0), timed_out(), (watch(1), true)),
             ("idle again", watch(1), timed_out(), (ListWatch::START, true)),
         ];

@@ -16,8 +16,10 @@ mod event_recorder;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
 pub(super) mod invalid_policy;
+mod limits;
 mod line_splitter;
 mod list_page;
+mod list_splitter;
 mod list_watch;
 mod reflector;
 mod request;

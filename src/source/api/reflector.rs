@@ -9,7 +9,7 @@ use portcullis_cluster::{Backoff, Event, Kind};
 use tokio::sync::mpsc;
 
 use super::line_splitter::LineSplitter;
-use super::list_page::{self, NextPage};
+use super::list_page::{NextPage, PageReader};
 use super::list_watch::ListWatch;
 use super::request::{Request, http_request, path};
 use super::request_error::{RequestError, StatusError};
@@ -110,31 +110,49 @@ impl Reflector {
 
     async fn page(&mut self, response: Response, state: &mut ListWatch) -> Result<(), RequestError> {
         let ListWatch::PagedList { next, size } = state else { return Ok(()) };
-        let kind = self.selection.kind;
-        let health = &self.health;
-        let body = response.whole(self.options.response_timeout, || health.record_contact(kind)).await?;
-        let page = list_page::read(kind, next.is_none(), &body, &mut self.reader)?;
-        drop(body);
         let is_first = next.is_none();
+        let (kind, size) = (self.selection.kind, *size);
+        let mut reader = std::mem::replace(&mut self.reader, ObjectReader::new(kind));
+        let page = PageReader::new(kind, is_first, &mut reader);
+        let read = self.read_page(response, page).await;
+        self.reader = reader;
+        let (events, next) = read?;
         if is_first {
             self.tokens.clear();
         }
-        if let NextPage::Token(token) = &page.next
+        if let NextPage::Token(token) = &next
             && (!self.tokens.insert(hash(token)) || self.tokens.len() >= MAX_PAGES)
         {
             return Err(RequestError::EndlessList(self.tokens.len()));
         }
-        if !is_first || matches!(page.next, NextPage::End(_)) {
+        if !is_first || matches!(next, NextPage::End(_)) {
             // A server that repeats the first page for ever must not seem to work.
             self.health.record_contact(kind);
         }
-        let (events, next) = (page.events, page.next);
         *state = match next {
-            NextPage::Token(token) => ListWatch::PagedList { next: Some(token), size: *size },
+            NextPage::Token(token) => ListWatch::PagedList { next: Some(token), size },
             NextPage::End(revision) => ListWatch::Watch { revision, idle_watches: 0 },
         };
         let invalid = self.reader.invalid();
         self.send(events, invalid).await
+    }
+
+    /// Reads a page to its end, and returns its last events. After an error, the page is requested again.
+    async fn read_page(
+        &mut self,
+        response: Response,
+        mut page: PageReader<'_>,
+    ) -> Result<(Vec<Event>, NextPage), RequestError> {
+        let mut parts = response.into_parts(self.options.response_timeout);
+        while let Some((bytes, has_progress)) = parts.next().await? {
+            if has_progress {
+                self.health.record_contact(self.selection.kind);
+            }
+            let pushed = page.push(bytes.as_ref());
+            self.send(std::mem::take(&mut page.events), page.invalid()).await?;
+            pushed?;
+        }
+        page.finish()
     }
 
     async fn watch(&mut self, mut response: Response, state: &mut ListWatch) -> Result<(), RequestError> {
@@ -159,6 +177,7 @@ impl Reflector {
         state: &mut ListWatch,
     ) -> Result<(), RequestError> {
         let start = Instant::now();
+        let plural = self.selection.kind.plural();
         let (mut lines, mut received) = (LineSplitter::default(), false);
         let mut last_event = Instant::now();
         loop {
@@ -169,7 +188,7 @@ impl Reflector {
             let bytes = bytes.map_err(|error| error.with_limit(limit));
             let mut events = 0_usize;
             let parsed = match &bytes {
-                Ok(Some(bytes)) => lines.push(bytes.as_ref(), |line| {
+                Ok(Some(bytes)) => lines.push(plural, bytes.as_ref(), |line| {
                     events += 1;
                     watch.line(line)
                 }),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::limits::{MAX_ERROR_TEXT, bytes_text};
 use crate::source::access::AccessError;
 
 /// An error of a request, or of the stream that it returned.
@@ -32,6 +33,22 @@ pub(super) enum RequestError {
         "the API server sends a list without end: the continue token of page {0} was sent before, or there are too many pages"
     )]
     EndlessList(usize),
+    /// A part of the response is larger than its limit.
+    #[error("the API server's response is too large: {what} has more than {}", bytes_text(*.limit))]
+    TooLarge {
+        /// The part, with the kind.
+        what: String,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A list has more objects than the limit.
+    #[error("the API server's response is too large: more than {limit} objects in a list of {plural}")]
+    TooMany {
+        /// The plural of the kind.
+        plural: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// The receiver of the events was dropped.
     #[error("the receiver of events is closed")]
     ReceiverClosed,
@@ -102,8 +119,8 @@ impl StatusError {
         let seconds = status.details.map_or(0, |details| details.retry_after_seconds);
         StatusError {
             code: if code == 0 { status.code } else { code },
-            reason: status.reason,
-            message: status.message,
+            reason: shortened(status.reason),
+            message: shortened(status.message),
             retry_after: (seconds > 0).then(|| Duration::from_secs(seconds)),
         }
     }
@@ -117,6 +134,15 @@ impl StatusError {
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.code, 401 | 403 | 404 | 408 | 429 | 500..)
     }
+}
+
+/// Truncates a text of the server, which is shown in logs and by health checks.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_ERROR_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::api_event::EventType;
 use super::event_recorder::{EventRecorder, START};
+use super::limits::{MAX_DISCOVERY_BODY, MAX_OBJECT};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
 use crate::source::access::Connection;
@@ -53,7 +54,7 @@ pub(in crate::source) async fn watch(connection: Arc<Connection>, recorder: Even
 
 /// Returns the served resources of the group and version. Every user may request them (ClusterRole `system:discovery`).
 async fn served(connection: &Connection) -> Result<Vec<&'static str>, RequestError> {
-    let list = match get(connection, &format!("/apis/{API_VERSION}")).await {
+    let list = match get(connection, &format!("/apis/{API_VERSION}"), MAX_DISCOVERY_BODY).await {
         Err(RequestError::Rejected(StatusError { code: 404, .. })) => return Ok(Vec::new()),
         response => response?,
     };
@@ -65,7 +66,7 @@ async fn served(connection: &Connection) -> Result<Vec<&'static str>, RequestErr
 
 /// Describes the objects of a kind; `None` if there are none, or they cannot be listed.
 async fn found(connection: &Connection, plural: &str) -> Option<String> {
-    match get(connection, &format!("/apis/{API_VERSION}/{plural}?limit=1")).await {
+    match get(connection, &format!("/apis/{API_VERSION}/{plural}?limit=1"), MAX_OBJECT).await {
         Ok(list) => {
             let first = list.pointer("/items/0/metadata/name")?.as_str()?;
             let more =
@@ -79,10 +80,11 @@ async fn found(connection: &Connection, plural: &str) -> Option<String> {
     }
 }
 
-async fn get(connection: &Connection, path: &str) -> Result<Value, RequestError> {
+/// Returns the response, of at most `max` bytes.
+async fn get(connection: &Connection, path: &str, max: usize) -> Result<Value, RequestError> {
     let request = http::Request::get(path).header(ACCEPT, "application/json").body(Body::empty());
     let request = request.expect("the path has valid characters");
     let response = send_request(&connection.client().await?, request, RESPONSE_TIMEOUT).await?;
-    let bytes = response.whole(RESPONSE_TIMEOUT, || {}).await?;
+    let bytes = response.whole(RESPONSE_TIMEOUT, path, max).await?;
     serde_json::from_slice(&bytes).map_err(|error| RequestError::Malformed(format!("{path}: {error}")))
 }

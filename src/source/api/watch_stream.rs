@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use portcullis_cluster::json_object::decode_object;
 use portcullis_cluster::{Event, Kind};
 use serde::Deserialize;
 use serde_json::Value;
@@ -69,26 +70,33 @@ impl<'a> WatchStream<'a> {
     /// # Errors
     /// The line is not a watch event, or is an ERROR event.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<(), RequestError> {
+        // The API server sends UTF-8. Only the object with other bytes is affected by them.
+        let line = String::from_utf8_lossy(line);
         let malformed = |e: serde_json::Error| {
-            let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
+            let text: String = line.chars().take(80).collect();
             RequestError::Malformed(format!("{text:?} in a watch of {}: {e}", self.kind.plural()))
         };
-        let event: WatchEvent = serde_json::from_slice(line).map_err(malformed)?;
+        let event: WatchEvent = serde_json::from_str(&line).map_err(malformed)?;
         if event.kind == "ERROR" {
             return Err(RequestError::Rejected(StatusError::from_body(0, event.object.get().as_bytes())));
         }
-        let object: Value = serde_json::from_str(event.object.get()).map_err(malformed)?;
-        let revision = resource_version(&object).map(str::to_owned);
+        let object = decode_object(event.object.get());
+        // Of an object that cannot be decoded, the metadata is known.
+        let head = object.as_ref().unwrap_or_else(|undecodable| &undecodable.head);
+        let revision = resource_version(head).map(str::to_owned);
         match &*event.kind {
             "ADDED" | "MODIFIED" => {
                 self.begin();
                 self.events.push(self.reader.applied(object));
+                if let Some(limit) = self.reader.exceeded_limit() {
+                    return Err(RequestError::TooMany { plural: self.kind.plural(), limit });
+                }
             }
             "DELETED" => {
                 self.begin();
-                self.events.extend(self.reader.deleted(&object));
+                self.events.extend(self.reader.deleted(head));
             }
-            "BOOKMARK" => self.bookmark(&object)?,
+            "BOOKMARK" => self.bookmark(head)?,
             other => {
                 tracing::debug!(kind = %self.kind, "a watch event of the unknown type {other:?} is ignored")
             }
@@ -126,5 +134,87 @@ impl<'a> WatchStream<'a> {
         self.events.push(Event::Listed(self.kind));
         self.phase = StreamPhase::Changes;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::{Index, Name};
+
+    use super::*;
+
+    /// An event about Service `ns/NAME` with other fields of its metadata and object.
+    fn line(event: &str, name: &str, revision: u32, metadata: &str, fields: &str) -> String {
+        format!(
+            r#"{{"type":"{event}","object":{{"metadata":{{"name":"{name}","namespace":"ns","uid":"u","resourceVersion":"{revision}"{metadata}}}{fields}}}}}"#
+        )
+    }
+
+    /// Returns a value that is nested too deeply to be decoded.
+    fn deep() -> String {
+        "[".repeat(200) + &"]".repeat(200)
+    }
+
+    #[test]
+    fn undecodable_object_affects_neither_the_watch_nor_other_objects() {
+        let deep = deep();
+        let managed = format!(r#","managedFields":[{{"fieldsV1":{deep}}}]"#);
+        let port = |port: u16| format!(r#","spec":{{"clusterIP":"10.0.0.1","ports":[{{"port":{port}}}]}}"#);
+        let unreadable = format!(r#","spec":{deep}"#);
+        // Event, and the ports of `a` and `b` in the index after it, the number of unreadable objects, and whether an object exists
+        // of which no version is known.
+        type Ports = [Option<u16>; 2];
+        let rows: [(String, Ports, usize, bool); 9] = [
+            (line("ADDED", "a", 1, &managed, &port(1)), [Some(1), None], 0, false),
+            (line("MODIFIED", "a", 2, &managed, &port(2)), [Some(2), None], 0, false),
+            (line("MODIFIED", "a", 3, "", &unreadable), [Some(2), None], 1, false),
+            (line("ADDED", "b", 4, "", &unreadable), [Some(2), None], 2, true),
+            (line("MODIFIED", "a", 5, "", &port(5)), [Some(5), None], 1, true),
+            (line("MODIFIED", "b", 6, &managed, &port(6)), [Some(5), Some(6)], 0, false),
+            (line("MODIFIED", "b", 7, "", &unreadable), [Some(5), Some(6)], 1, false),
+            (line("DELETED", "b", 8, &managed, &unreadable), [Some(5), None], 0, false),
+            (line("ADDED", "c", 9, "", r#","spec":1e999"#), [Some(5), None], 1, true),
+        ];
+        let mut reader = ObjectReader::new(Kind::Service);
+        let mut watch = WatchStream::after(Kind::Service, "0", &mut reader);
+        let mut index = Index::new();
+        for (number, (line, ports, unreadable, is_unknown)) in rows.into_iter().enumerate() {
+            watch.line(line.as_bytes()).expect("the line is an event");
+            assert_eq!(
+                watch.revision,
+                Some((number + 1).to_string()),
+                "the watch continues from here: {line}"
+            );
+            watch.events.drain(..).for_each(|event| _ = index.handle(event));
+            let port_of = |name| {
+                let service = index.service(&portcullis_cluster::NamespacedName::new("ns", name));
+                service.map(|service| service.ports[0].port.get())
+            };
+            assert_eq!(["a", "b"].map(port_of), ports, "{line}");
+            assert_eq!(watch.invalid().unreadable.len(), unreadable, "{line}");
+            assert_eq!(index.unreadable().may_concern_services(&Name::new("n")), is_unknown, "{line}");
+        }
+        let text = watch.invalid().unreadable.concat();
+        assert!(text.contains("Service ns/c: field spec: cannot be decoded: number out of range"), "{text}");
+    }
+
+    #[test]
+    fn unreadable_policy_keeps_its_last_version_in_force() {
+        let deep = deep();
+        let policy =
+            |revision, spec: &str| line("MODIFIED", "deny", revision, "", &format!(r#","spec":{spec}"#));
+        let mut reader = ObjectReader::new(Kind::NetworkPolicy);
+        let mut watch = WatchStream::after(Kind::NetworkPolicy, "0", &mut reader);
+        let mut index = Index::new();
+        for spec in [r#"{"podSelector":{}}"#.to_owned(), format!(r#"{{"podSelector":{{"x":{deep}}}}}"#)] {
+            watch.line(policy(1, &spec).as_bytes()).expect("the line is an event");
+            watch.events.drain(..).for_each(|event| _ = index.handle(event));
+            assert_eq!(index.network_policies().count(), 1, "{spec}");
+        }
+        assert!(!index.unreadable().may_concern_policies(), "the last version is known");
+        let unknown = line("ADDED", "new", 2, "", &format!(r#","spec":{deep}"#));
+        watch.line(unknown.as_bytes()).expect("the line is an event");
+        watch.events.drain(..).for_each(|event| _ = index.handle(event));
+        assert!(index.unreadable().may_concern_policies(), "no version of `new` is known");
     }
 }
