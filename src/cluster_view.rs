@@ -16,8 +16,8 @@ use crate::daemon;
 use crate::host_file::{HostFile, HostFileError};
 use crate::observe::unserved;
 use crate::source::{
-    AccessError, Manifests, PathError, Selection, SourceConfig, UnreadableObjects, read_manifests,
-    unsupported_policies,
+    AccessError, FileErrors, Manifests, PathError, Selection, SourceConfig, UnreadableObjects,
+    read_manifests, unsupported_policies,
 };
 use crate::{host, node};
 
@@ -170,7 +170,7 @@ fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
     }
     let mut index = Index::new();
     objects.into_iter().for_each(|object| _ = index.handle(Event::Applied(object)));
-    let unreadable = UnreadableObjects(errors.iter().map(ToString::to_string).collect());
+    let unreadable = UnreadableObjects(errors.iter().flat_map(FileErrors::lines).collect());
     Ok(ClusterView { index, unreadable })
 }
 

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::bounded_file::{self, MAX_CONFIGURATION};
+use crate::config::{limit_message, yaml_options};
+
 /// The interfaces of a node, and the features of its tools.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,10 +67,16 @@ impl HostFile {
     /// # Errors
     /// The file cannot be read, or has unknown fields or invalid addresses.
     pub fn read(path: &Path) -> Result<HostFile, HostFileError> {
-        let text = std::fs::read_to_string(path)
+        let text = bounded_file::read_to_string(path, MAX_CONFIGURATION)
             .map_err(|source| HostFileError::Io { path: path.to_owned(), source })?;
-        serde_saphyr::from_str(&text)
-            .map_err(|error| HostFileError::Content { path: path.to_owned(), message: error.to_string() })
+        serde_saphyr::from_str_with_options(&text, yaml_options()).map_err(|error| {
+            let line = error.location().map_or(1, |location| location.line());
+            let limit = limit_message(&error).map(|message| format!("line {line}: {message}"));
+            HostFileError::Content {
+                path: path.to_owned(),
+                message: limit.unwrap_or_else(|| error.to_string()),
+            }
+        })
     }
 
     /// Returns the addresses of all interfaces.

@@ -1,5 +1,6 @@
 //! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
 
+mod bounded_file;
 pub mod cluster_view;
 pub mod commands;
 pub mod config;
@@ -132,7 +133,7 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
 
 /// Reads the configuration again from this process's command line and the current content of its file.
 fn reload_config() -> Result<Config, ConfigErrors> {
-    let invocation = Invocation::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path));
+    let invocation = Invocation::from_arguments(std::env::args_os(), config::read_file);
     invocation.expect("the command line was parsed at the start").config
 }
 

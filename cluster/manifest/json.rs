@@ -4,9 +4,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
 
-use super::{Chunk, Documents, Format, ListItemType, document, lines_in};
+use super::{Chunk, Documents, Format, ListItemType, MAX_DOCUMENTS, document, lines_in};
 
-/// Splits a text into values. The rest after a malformed value is one chunk.
+/// Splits a text into values. The rest after a malformed value is one chunk. Stops after the value that exceeds the limit of
+/// documents.
 pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut end, mut line) = (0, 1);
@@ -16,6 +17,9 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
         line += lines_in(&text[end..start]);
         let whole = value.as_ref().map_or(&text[start..], |value| value.get());
         chunks.push(Chunk { line, text: whole, format: Format::Json });
+        if chunks.len() > MAX_DOCUMENTS {
+            break;
+        }
         end = start + whole.len();
         line += lines_in(whole);
     }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 pub use kind::misspelled_kind;
+pub use yaml::{MAX_ALIAS_BYTES, MAX_ALIAS_VALUES};
 
 /// An object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,13 +64,31 @@ pub type Documents<'a> = Box<dyn Iterator<Item = Result<Document, ManifestError>
 /// Parses all objects of a text. `file` is the name for errors; with the suffix `.json` the text is JSON (one or more values),
 /// otherwise YAML.
 pub fn parse<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = Result<Document, ManifestError>> + 'a {
-    split(file, text).into_iter().flat_map(move |chunk| chunk.documents(file))
+    let (chunks, error) = match split(file, text) {
+        Ok(chunks) => (chunks, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let documents = chunks.into_iter().flat_map(move |chunk| chunk.documents(file));
+    documents.chain(error.map(Err))
 }
 
+/// The most documents of a file.
+pub const MAX_DOCUMENTS: usize = 200_000;
+
 /// Splits a text into documents, without those that are empty or contain only comments.
-pub fn split<'a>(file: &str, text: &'a str) -> Vec<Chunk<'a>> {
+///
+/// # Errors
+/// There are more than [`MAX_DOCUMENTS`].
+pub fn split<'a>(file: &str, text: &'a str) -> Result<Vec<Chunk<'a>>, ManifestError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if file.ends_with(".json") { json::split(text) } else { yaml::split(text) }
+    let chunks = if file.ends_with(".json") { json::split(text) } else { yaml::split(text) };
+    match chunks.last() {
+        Some(last) if chunks.len() > MAX_DOCUMENTS => {
+            let message = format!("expected at most {MAX_DOCUMENTS} documents in a file");
+            Err(last.error(file, last.line, message))
+        }
+        _ => Ok(chunks),
+    }
 }
 
 impl<'a> Chunk<'a> {

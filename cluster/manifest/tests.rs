@@ -175,3 +175,61 @@ fn words_are_booleans_in_boolean_fields_only() {
     });
     assert_eq!(value, expected);
 }
+
+/// Returns an object of which an annotation of `size` bytes is used `uses` times.
+fn with_aliases(size: usize, uses: usize) -> String {
+    let text = "x".repeat(size);
+    let uses: String = (0..uses).map(|n| format!("    a{n}: *text\n")).collect();
+    format!("{}  annotations:\n    first: &text {text}\n{uses}", service("a"))
+}
+
+/// Returns an object in which nine aliases each refer to the level before, in this number of levels.
+fn nested_aliases(levels: usize) -> String {
+    let mut text = format!("{}extra:\n  l0: &l0 [a, b, c, d, e, f, g, h, i]\n", service("a"));
+    for level in 1..=levels {
+        let items = vec![format!("*l{}", level - 1); 9].join(", ");
+        text.push_str(&format!("  l{level}: &l{level} [{items}]\n"));
+    }
+    text
+}
+
+#[test]
+fn aliases_add_a_limited_number_of_values_and_bytes() {
+    let rows = [
+        (with_aliases(100, 100), ""),
+        // 140 kB that would take 1.4 GB.
+        (
+            with_aliases(70_000, 20_000),
+            "its aliases expand to too much, expected at most 10000 values and 1 MiB of text",
+        ),
+        (nested_aliases(2), ""),
+        (nested_aliases(8), "its aliases expand to too much"),
+        // Without aliases, only the size of the file is limited.
+        (format!("{}items: [{}]\n", service("a"), "1, ".repeat(50_000)), ""),
+    ];
+    for (text, expected) in rows {
+        let found = read("big.yaml", &format!("---\n{}---\n{text}", service("before")));
+        assert_eq!(found[0], "2 Service before");
+        match expected {
+            "" => assert_eq!(found[1], "7 Service a"),
+            _ => assert!(found[1].starts_with("big.yaml:") && found[1].contains(expected), "{}", found[1]),
+        }
+    }
+}
+
+#[test]
+fn documents_of_a_file_are_limited() {
+    for (file, document) in [("a.yaml", "---\na\n"), ("a.json", "1\n")] {
+        let found = read(file, &document.repeat(MAX_DOCUMENTS + 5));
+        assert_eq!(found.len(), 1, "nothing of the file is read");
+        assert!(found[0].contains("expected at most 200000 documents in a file"), "{}", found[0]);
+    }
+}
+
+#[test]
+fn lines_of_messages_are_those_of_the_file() {
+    let malformed = "a: 1\nb: 2\n  c: 3\n";
+    let found = read("a.yaml", &format!("---\n{}---\n{malformed}", service("a")));
+    assert!(found[1].starts_with("a.yaml:9: malformed YAML"), "{}", found[1]);
+    assert!(!found[1].contains("line 3"), "a line of the document: {}", found[1]);
+}

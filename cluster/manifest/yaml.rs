@@ -5,9 +5,16 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Chunk, Documents, Format, ListItemType, ManifestError, document, lines_in};
+use super::{Chunk, Documents, Format, ListItemType, MAX_DOCUMENTS, ManifestError, document, lines_in};
 
-/// Splits a text at `---` and `...` lines, which YAML allows at the start of a line only as markers.
+/// The most values that aliases may add to a document.
+pub const MAX_ALIAS_VALUES: usize = 10_000;
+
+/// The most text that aliases may add to a document, in bytes.
+pub const MAX_ALIAS_BYTES: usize = 1 << 20;
+
+/// Splits a text at `---` and `...` lines, which YAML allows at the start of a line only as markers. Stops
+/// after the document that exceeds the limit of documents.
 pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut begin, mut begin_line) = (0, 1);
@@ -16,6 +23,9 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
         line_number += 1;
         if let Some(marker) = marker(line) {
             push(&mut chunks, &text[begin..at], begin_line);
+            if chunks.len() > MAX_DOCUMENTS {
+                return chunks;
+            }
             // Text after `---` on the same line belongs to the document.
             begin = at + marker;
             begin_line = line_number;
@@ -123,33 +133,82 @@ fn malformed(file: &str, chunk: Chunk<'_>) -> ManifestError {
     if let Some((line, cause)) = chunk.common_mistake() {
         return chunk.error(file, line, format!("malformed YAML: {cause}"));
     }
-    // ParsedObject again behind as many empty lines as precede it, so that the message's own line numbers fit.
-    let padded = "\n".repeat(chunk.line - 1) + chunk.text;
-    match from_str::<Value>(&padded) {
+    match from_str::<Value>(chunk.text) {
         Err(e) => {
-            let line = e.location().map_or(chunk.line, |l| line_of(l.line()));
-            let message = e.without_snippet().to_string();
-            chunk.error(
-                file,
-                line,
-                format!("malformed YAML: {}", message.lines().collect::<Vec<_>>().join(" ")),
-            )
+            let before = chunk.line - 1;
+            let line = e.location().map_or(chunk.line, |l| before + line_of(l.line()));
+            chunk.error(file, line, format!("malformed YAML: {}", message_of(&e, before)))
         }
         Ok(_) => chunk.error(file, chunk.line, "malformed YAML"),
     }
+}
+
+/// Returns the parser's message in one line, with line numbers of the file: `before` is the number of lines before the document.
+fn message_of(error: &serde_saphyr::Error, before: usize) -> String {
+    use serde_saphyr::Error;
+    use serde_saphyr::budget::BudgetBreach;
+    let mut cause = error;
+    while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
+        cause = error;
+    }
+    match cause {
+        Error::Budget {
+            breach:
+                BudgetBreach::Events { .. }
+                | BudgetBreach::Nodes { .. }
+                | BudgetBreach::ScalarBytes { .. }
+                | BudgetBreach::RecordedAnchorEvents { .. }
+                | BudgetBreach::RecordedAnchorBytes { .. },
+            ..
+        }
+        | Error::AliasReplayLimitExceeded { .. } => format!(
+            "its aliases expand to too much, expected at most {MAX_ALIAS_VALUES} values and {} MiB of text",
+            MAX_ALIAS_BYTES >> 20
+        ),
+        _ => shift_lines(&error.without_snippet().to_string().lines().collect::<Vec<_>>().join(" "), before),
+    }
+}
+
+/// Adds a number to each line number of a message, as in `at line 3, column 5`.
+fn shift_lines(message: &str, before: usize) -> String {
+    const LINE: &str = "line ";
+    let mut shifted = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(LINE) {
+        let (text, number) = rest.split_at(at + LINE.len());
+        shifted.push_str(text);
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        let (line, after) = number.split_at(digits);
+        match line.parse::<usize>() {
+            Ok(line) => shifted.push_str(&(line + before).to_string()),
+            Err(_) => shifted.push_str(line),
+        }
+        rest = after;
+    }
+    shifted + rest
 }
 
 fn line_of(line: u64) -> usize {
     usize::try_from(line).unwrap_or(1)
 }
 
-/// Parses YAML without the default size limits, which a list of 10,000 Services exceeds; manifests are trusted.
+/// Parses YAML. The size of a document is limited by that of its file, and what aliases add to it by [`MAX_ALIAS_VALUES`] and
+/// [`MAX_ALIAS_BYTES`]: the default limits of the parser are lower than a list of 10,000 Services, and higher than what is safe.
 fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_saphyr::Error> {
+    // Without aliases, each value takes a byte of the text at least, and has two events (its begin and end) at most.
+    let values = text.len() + MAX_ALIAS_VALUES;
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_events: usize::MAX,
-            max_nodes: usize::MAX,
-            max_total_scalar_bytes: usize::MAX,
+            max_events: 2 * values + 16,
+            max_nodes: values,
+            max_total_scalar_bytes: text.len() + MAX_ALIAS_BYTES,
+            max_recorded_anchor_events: 2 * values + 16,
+            max_recorded_anchor_bytes: text.len() + MAX_ALIAS_BYTES,
+            // The limits above are exact.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 2 * MAX_ALIAS_VALUES,
         },
         with_snippet: false,
         strict_booleans: true,

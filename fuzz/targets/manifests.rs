@@ -10,7 +10,7 @@ pub(crate) fn documents(input: &[u8]) {
     let lines = text.matches('\n').count() + 1;
     for file in ["m.yaml", "m.json"] {
         let mut previous = 1;
-        for chunk in manifest::split(file, text) {
+        for chunk in manifest::split(file, text).unwrap() {
             assert!((previous..=lines).contains(&chunk.line), "a chunk in line {} of {lines}", chunk.line);
             previous = chunk.line;
             for document in chunk.documents(file) {

@@ -4,10 +4,11 @@
 //! continues. Here an unknown or duplicate field is an error: otherwise a misspelt setting would silently keep its
 //! default. Fields that `v1alpha1` had in earlier releases are warnings.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::document::{Entry, Malformed, Node, Value};
-use super::error::{ConfigError, Origin, Warning};
+use super::error::{ConfigError, MAX_SHOWN, Origin, Warning};
 use super::name_suggestion::nearest;
 use super::origins::{FileFormat, Origins};
 use super::setting::Setting;
@@ -115,6 +116,9 @@ impl Reader<'_> {
     fn mapping(&mut self, prefix: &str, entries: &[&Entry]) {
         self.duplicates(prefix, entries);
         for entry in entries {
+            if self.errors.len() > MAX_SHOWN {
+                return;
+            }
             let field = join(prefix, &entry.key);
             if let Some(setting) = settings().find(|setting| self.format.field(setting) == Some(&field)) {
                 self.value(setting, &field, &entry.node);
@@ -157,10 +161,17 @@ impl Reader<'_> {
     }
 
     fn duplicates(&mut self, prefix: &str, entries: &[&Entry]) {
-        for (i, entry) in entries.iter().enumerate() {
-            if let Some(first) = entries[..i].iter().find(|earlier| earlier.key == entry.key) {
-                let origin = self.origin(entry.line, &join(prefix, &entry.key));
-                self.errors.push(ConfigError::Duplicate { origin, first: first.line });
+        let mut first_lines: HashMap<&str, usize> = HashMap::new();
+        for entry in entries {
+            if self.errors.len() > MAX_SHOWN {
+                return;
+            }
+            match first_lines.get(entry.key.as_str()) {
+                Some(&first) => {
+                    let origin = self.origin(entry.line, &join(prefix, &entry.key));
+                    self.errors.push(ConfigError::Duplicate { origin, first });
+                }
+                None => _ = first_lines.insert(&entry.key, entry.line),
             }
         }
     }

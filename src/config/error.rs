@@ -99,7 +99,10 @@ pub enum ConfigError {
     },
 }
 
-/// All errors of a configuration; never empty. Displays one line per error.
+/// How many errors of a configuration are shown.
+pub(super) const MAX_SHOWN: usize = 100;
+
+/// All errors of a configuration; never empty. Displays one line per error, up to [`MAX_SHOWN`] of them.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -117,11 +120,14 @@ impl ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.0.iter().enumerate() {
+        for (i, error) in self.0.iter().take(MAX_SHOWN).enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
             }
             error.fmt(f)?;
+        }
+        if self.0.len() > MAX_SHOWN {
+            f.write_str("\nfurther errors are not shown")?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
 use super::validated::Config;
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
+use crate::bounded_file::{self, MAX_CONFIGURATION};
 
 /// Prints the help or the error of clap, and exits.
 fn exit(error: &clap::Error) -> ! {
@@ -28,6 +29,11 @@ fn exit(error: &clap::Error) -> ! {
         }
         _ => std::process::exit(error.exit_code()),
     }
+}
+
+/// Reads a configuration file.
+pub(crate) fn read_file(path: &Path) -> io::Result<String> {
+    bounded_file::read_to_string(path, MAX_CONFIGURATION)
 }
 
 /// A parsed command line.
@@ -49,8 +55,7 @@ impl Invocation {
     /// Parses the command line of the process and reads the file of `--config`. Exits after printing the help or a
     /// usage error.
     pub fn parse() -> Self {
-        Self::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path))
-            .unwrap_or_else(|error| exit(&error))
+        Self::from_arguments(std::env::args_os(), read_file).unwrap_or_else(|error| exit(&error))
     }
 
     /// Parses a command line, including the program name; files are read with `read_file`.

@@ -47,9 +47,11 @@ pub(crate) use command::{command_line, completed_command_line};
 pub use detect_local_mode::DetectLocalMode;
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;
+pub(crate) use invocation::read_file;
 pub(crate) use name_suggestion::{closest, nearest};
 pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
     MasqueradeBit, NetworkPolicy, Source, SyncPeriods, UnknownPods,
 };
+pub(crate) use yaml_document::{limit_message, yaml_options};

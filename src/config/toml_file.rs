@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table};
 
 use super::document::{Entry, Malformed, Node, Value};
+use super::error::MAX_SHOWN;
 use super::field_ref::FieldRef;
 use super::settings::Settings;
 
@@ -64,7 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<Malformed>> {
         let (line, entries) = (lines.line_at(table.span().start), mapping(table.get_ref(), &lines));
         return Ok(Node { line, value: Value::Mapping(entries) });
     }
-    let malformed = errors.iter().map(|error| Malformed {
+    let malformed = errors.iter().take(MAX_SHOWN + 1).map(|error| Malformed {
         line: error.span().map(|span| lines.line_at(span.start)),
         message: error.message().to_owned(),
     });

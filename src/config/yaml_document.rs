@@ -3,24 +3,71 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 
 use super::document::{Entry, Malformed, Node, Value};
+use crate::bounded_file::MAX_CONFIGURATION;
+
+/// The most values of a configuration in YAML, aliases included. A configuration has about 100 settings.
+const MAX_VALUES: usize = 20_000;
+
+/// The most text of a configuration in YAML, in bytes, aliases included: twice as much as its file may have.
+const MAX_TEXT: usize = 2 * MAX_CONFIGURATION;
+
+/// Returns the options of the parser for configuration files and host files.
+pub(crate) fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: 3 * MAX_VALUES,
+            max_nodes: MAX_VALUES,
+            max_total_scalar_bytes: MAX_TEXT,
+            max_recorded_anchor_events: 3 * MAX_VALUES,
+            max_recorded_anchor_bytes: MAX_TEXT,
+        },
+    }
+}
 
 /// Parses one document.
 pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
     // Duplicates are kept, so that they are reported together with all other errors.
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        with_snippet: false,
-    };
+    let mut options = yaml_options();
+    options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
+    options.with_snippet = false;
     serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options)
         .map(Node::from)
         .map_err(|error| Malformed { line: error.location().and_then(line_of), message: message_of(&error) })
 }
 
+/// Returns the message for an error that exceeds a limit of [`yaml_options`]; `None` for another error.
+pub(crate) fn limit_message(error: &serde_saphyr::Error) -> Option<String> {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => limit_message(error),
+        Error::Budget {
+            breach: BudgetBreach::ScalarBytes { .. } | BudgetBreach::RecordedAnchorBytes { .. },
+            ..
+        } => Some(format!("too much text, expected at most {} MiB, aliases included", MAX_TEXT >> 20)),
+        Error::Budget {
+            breach:
+                BudgetBreach::Nodes { .. }
+                | BudgetBreach::Events { .. }
+                | BudgetBreach::RecordedAnchorEvents { .. }
+                | BudgetBreach::AliasAnchorRatio { .. },
+            ..
+        }
+        | Error::AliasReplayLimitExceeded { .. } => {
+            Some(format!("too many values, expected at most {MAX_VALUES}, aliases included"))
+        }
+        _ => None,
+    }
+}
+
 /// Returns the parser's message, except where it addresses programmers.
 fn message_of(error: &serde_saphyr::Error) -> String {
+    if let Some(message) = limit_message(error) {
+        return message;
+    }
     match error.without_snippet() {
         serde_saphyr::Error::MultipleDocuments { .. } => {
             "more than one document; expected a single one".to_owned()
@@ -165,6 +212,31 @@ mod tests {
     fn malformed_text_has_a_line() {
         for (text, line) in [("a: 1\nb: ]\n", 2), ("a:\n\tb: 1\n", 2), ("a: 1\n---\nb: 1\n", 3)] {
             assert_eq!(parse(text).expect_err(text).line, Some(line), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn aliases_and_values_are_limited() {
+        let long = "x".repeat(500_000);
+        let rows = [
+            (format!("a: &a {long}\nb: [*a, *a]\n"), None),
+            (
+                format!("a: &a {long}\nb: [*a, *a, *a, *a, *a]\n"),
+                Some("too much text, expected at most 2 MiB"),
+            ),
+            (format!("a: [{}]\n", "1, ".repeat(30_000)), Some("too many values, expected at most 20000")),
+            (
+                "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n\
+                 c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\n\
+                 e: [*d, *d, *d, *d, *d, *d, *d, *d, *d]\n"
+                    .to_owned(),
+                Some("too many values"),
+            ),
+        ];
+        for (text, expected) in rows {
+            let message = parse(&text).err().map(|malformed| malformed.message).unwrap_or_default();
+            assert_eq!(message.is_empty(), expected.is_none(), "{message}");
+            assert!(message.contains(expected.unwrap_or_default()), "{message}");
         }
     }
 }

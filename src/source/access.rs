@@ -114,6 +114,7 @@ impl Access {
     async fn config(&self, files: &mut CredentialFiles) -> Result<Config, AccessError> {
         if let Some(path) = &self.kubeconfig {
             files.add(path);
+            files.check_sizes()?;
             let wrong = |source| AccessError::Kubeconfig { path: path.clone(), source };
             let mut kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
             if let Some(address) = &self.master {
@@ -122,6 +123,7 @@ impl Access {
                 clusters.for_each(|cluster| cluster.server = Some(address.clone()));
             }
             files.add_all_of(&kubeconfig);
+            files.check_sizes()?;
             return Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
                 .map_err(wrong);
@@ -131,6 +133,7 @@ impl Access {
                 let authority = config.root_cert_file.clone();
                 let token = config.auth_info.token_file.clone().map(PathBuf::from);
                 authority.into_iter().chain(token).for_each(|path| files.add(path));
+                files.check_sizes()?;
                 Ok(config)
             }
             (Err(_), Some(address)) => Ok(Config::new(master_url(address)?)),

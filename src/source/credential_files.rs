@@ -10,6 +10,7 @@ use http::header::HeaderValue;
 use kube::config::{AuthInfo, ExecInteractiveMode, Kubeconfig};
 
 use super::access::AccessError;
+use crate::bounded_file::{self, MAX_CONFIGURATION};
 
 /// The files of a client's credentials, with their versions when the client was created.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +49,20 @@ impl CredentialFiles {
         let files: Vec<&String> = authorities.chain(of_users).filter(|path| !path.is_empty()).collect();
         self.command = users.filter_map(|user| user.exec.as_ref()?.command.clone()).next();
         files.into_iter().for_each(|path| self.add(path));
+    }
+
+    /// Checks the sizes of the files.
+    ///
+    /// # Errors
+    /// A file is too large.
+    pub(super) fn check_sizes(&self) -> Result<(), AccessError> {
+        for (path, _) in &self.files {
+            bounded_file::check_size(path, MAX_CONFIGURATION).map_err(|error| AccessError::Credentials {
+                of: path.display().to_string(),
+                message: error.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// Returns true if a file was changed or replaced. An exec plugin runs again when its credentials expire.
@@ -99,10 +114,13 @@ fn inline_token(user: &AuthInfo) -> Option<String> {
     user["token"].as_str().filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
+/// The largest token file, in bytes. API servers accept headers of up to 1 MiB together.
+const MAX_TOKEN: usize = 64 << 10;
+
 /// Reads the token of a file.
 fn token_of(path: &Path) -> Result<String, AccessError> {
     let of = format!("token file {}", path.display());
-    match fs::read_to_string(path) {
+    match bounded_file::read_to_string(path, MAX_TOKEN) {
         Ok(text) => bearer_token(&of, &text),
         Err(error) => Err(AccessError::Credentials { of, message: error.to_string() }),
     }
@@ -129,7 +147,7 @@ mod tests {
     fn tokens_of_files_are_trimmed() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let path = folder.path().join("token");
-        let rows: [(&[u8], Result<&str, &str>); 8] = [
+        let rows: [(&[u8], Result<&str, &str>); 9] = [
             (b"secret", Ok("secret")),
             (b"secret\n", Ok("secret")),
             (b" secret \r\n\n", Ok("secret")),
@@ -138,6 +156,7 @@ mod tests {
             (b"two\nlines\n", Err("white space")),
             (b"nul\0\n", Err("control characters")),
             (b"\xff", Err("UTF-8")),
+            (&[b'x'; MAX_TOKEN + 1], Err("expected at most 64 KiB")),
         ];
         for (text, expected) in rows {
             fs::write(&path, text).expect("it can be written");

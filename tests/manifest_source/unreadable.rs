@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use portcullis::source::{KindStatus, read_manifests};
+use portcullis::source::{FileErrors, KindStatus, read_manifests};
 use portcullis_cluster::Kind;
 
 use crate::test_source::{TestSource, describe_object, folder, replace, service, write};
@@ -92,7 +92,7 @@ fn reading_once_returns_all_errors() {
     let read = read_manifests(folder.path()).expect("the folder is there");
     assert_eq!(read.objects.iter().map(describe_object).collect::<Vec<_>>(), ["+a=1", "+b=1", "+c=1"]);
     assert_eq!(read.ignored.iter().collect::<Vec<_>>(), ["apps/v1 Deployment"]);
-    let errors: Vec<String> = read.errors.iter().map(ToString::to_string).collect();
+    let errors: Vec<String> = read.errors.iter().flat_map(FileErrors::lines).collect();
     let expected = ["a.yaml:10: expected an object", "b.json:1: malformed JSON", "d.yaml:2: invalid UTF-8"];
     assert_eq!(errors.len(), expected.len(), "{errors:?}");
     for (error, expected) in errors.iter().zip(expected) {
@@ -101,6 +101,22 @@ fn reading_once_returns_all_errors() {
 
     let error = read_manifests(&folder.path().join("none")).expect_err("there is no such path").to_string();
     assert!(error.contains("none") && error.contains("--manifests"), "{error}");
+}
+
+#[test]
+fn malformed_documents_of_a_file_are_one_line() {
+    let folder = folder(&[
+        ("a.yaml", service("a", 1) + &"---\na: b: c\n".repeat(20_000)),
+        ("b.yaml", service("a", 2) + "---\n7\n"),
+    ]);
+    let read = read_manifests(folder.path()).expect("the folder is there");
+    assert_eq!(read.objects.iter().map(describe_object).collect::<Vec<_>>(), ["+a=2"]);
+    let counts: Vec<usize> = read.errors.iter().map(|errors| errors.count).collect();
+    assert_eq!(counts, [20_000, 1]);
+    let line = read.errors[0].to_string();
+    assert!(line.contains("a.yaml:10: malformed YAML") && line.ends_with("; and 19997 more"), "{line}");
+    assert!(line.len() < 1_000, "{line}");
+    assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use portcullis_cluster::{Family, Name, NamespacedName};
 
 use crate::commands::cluster_lookup::{ClusterLookup, listed};
 use crate::config::{Source, closest, nearest};
+use crate::source::read_manifest_file;
 
 /// The reason why a Service port has no endpoints, and a hint.
 pub(super) struct Diagnosis {
@@ -111,7 +112,7 @@ fn has_endpoints_v1(cluster: &ClusterLookup<'_>, service: &NamespacedName) -> bo
             && text("/metadata/namespace").unwrap_or("default") == service.namespace.as_str()
     };
     files.iter().any(|file| {
-        let text = fs::read_to_string(file).unwrap_or_default();
+        let text = read_manifest_file(file).unwrap_or_default();
         manifest::parse(&file.to_string_lossy(), &text).flatten().any(|document| matches(&document))
     })
 }

@@ -198,3 +198,20 @@ fn zero_in_yaml_is_the_default_and_in_toml_it_is_zero() {
         ("0s".into(), 0)
     );
 }
+
+#[test]
+fn many_mistakes_are_truncated() {
+    let unknown =
+        |separator: &str| (0..5_000).map(|n| format!("unknown{n}{separator}1\n")).collect::<String>();
+    let duplicate = |separator: &str| format!("{HEADER}{}", format!("mode{separator}ipvs\n").repeat(5_000));
+    let rows = [
+        ("a.toml", unknown(" = ")),
+        ("a.yaml", format!("{HEADER}{}", unknown(": "))),
+        ("a.yaml", duplicate(": ")),
+        ("a.toml", "= 1\n".repeat(5_000)),
+    ];
+    for (path, text) in rows {
+        let errors = errors_in(path, &text);
+        assert_eq!(errors.len(), super::super::error::MAX_SHOWN + 1, "{path}: {:?}", errors.last());
+    }
+}

@@ -121,7 +121,12 @@ fn begin(kind: Kind, starts_list: &mut bool, reader: &mut ObjectReader, events: 
 /// Returns an error if a list without its items is of another kind. It may have no kind, and may be malformed.
 fn check_kind(kind: Kind, list: &[u8]) -> Result<(), RequestError> {
     match serde_json::from_slice::<ListKind<'_>>(list) {
-        Ok(list) if list.kind.strip_suffix("List").is_some_and(|item| item != kind.as_str() && !item.is_empty()) => {
+        Ok(list)
+            if list
+                .kind
+                .strip_suffix("List")
+                .is_some_and(|item| item != kind.as_str() && !item.is_empty()) =>
+        {
             let (expected, found) = (kind.as_str(), &list.kind);
             Err(RequestError::Malformed(format!("expected a {expected}List, found a {found}")))
         }

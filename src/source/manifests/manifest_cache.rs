@@ -4,7 +4,6 @@
 //! identified by a hash of their text, so that only edited documents are parsed again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
@@ -14,7 +13,12 @@ use portcullis_cluster::manifest::{self, Chunk, Document, ManifestError};
 use portcullis_cluster::{Event, Kind, Object, ObjectKey, Problem};
 use serde_json::Value;
 
+use super::file_errors::FileErrors;
 use super::files::{Listing, PathError, list};
+use crate::bounded_file;
+
+/// The largest file of manifests, in bytes: 10,000 EndpointSlices of 100 endpoints take 200 MB.
+const MAX_FILE: usize = 512 << 20;
 
 /// The objects as last read.
 #[derive(Debug, Default)]
@@ -57,12 +61,12 @@ struct CurrentVersion {
 pub(super) struct ReadResult {
     /// The changes.
     pub(super) events: Vec<Event>,
-    /// Documents that cannot be read.
-    pub(super) errors: Vec<ManifestError>,
+    /// Documents that cannot be read, by file.
+    pub(super) errors: Vec<FileErrors>,
     /// Invalid fields of objects that changed.
     pub(super) problems: Vec<(ObjectKey, Problem)>,
-    /// Objects with more than one manifest.
-    pub(super) duplicates: Vec<ManifestError>,
+    /// Objects with more than one manifest, by file.
+    pub(super) duplicates: Vec<FileErrors>,
     /// `apiVersion` and `kind` of objects of unused kinds, in documents that changed.
     pub(super) ignored: BTreeSet<String>,
     /// Objects that cannot be parsed.
@@ -103,13 +107,21 @@ impl ManifestCache {
     }
 }
 
+/// Reads a file of manifests.
+///
+/// # Errors
+/// The file cannot be read, is too large, or is not UTF-8.
+pub(crate) fn read_manifest_file(file: &Path) -> io::Result<String> {
+    bounded_file::read_to_string(file, MAX_FILE)
+}
+
 struct ReadError {
     error: io::Error,
     line: usize,
 }
 
 fn text_of(file: &Path) -> Result<String, ReadError> {
-    let bytes = fs::read(file).map_err(|error| ReadError { error, line: 1 })?;
+    let bytes = bounded_file::read(file, MAX_FILE).map_err(|error| ReadError { error, line: 1 })?;
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
@@ -146,7 +158,11 @@ impl<'a> ReadPass<'a> {
     }
 
     fn file(&mut self, name: &Arc<str>, text: &str) {
-        for chunk in manifest::split(name, text) {
+        let chunks = match manifest::split(name, text) {
+            Ok(chunks) => chunks,
+            Err(error) => return self.broken(name, error.line, &error.message),
+        };
+        for chunk in chunks {
             let id = self.now.hasher.hash_one(chunk.text);
             match self.before.documents.get(&id) {
                 Some(objects) if objects.iter().all(|object| self.is_current(object)) => {
@@ -176,7 +192,7 @@ impl<'a> ReadPass<'a> {
                 Ok(Some(cached)) => objects.iter_mut().for_each(|all| all.push(cached.clone())),
                 Ok(None) => {}
                 Err(error) => {
-                    self.result.errors.push(error);
+                    FileErrors::add(&mut self.result.errors, error);
                     objects = None;
                 }
             }
@@ -231,7 +247,8 @@ impl<'a> ReadPass<'a> {
             self.now.current.insert(key.clone(), current)
         {
             let message = format!("{key} is defined here and at {other}:{there}; using this one");
-            self.result.duplicates.push(ManifestError { file: file.to_string(), line, message });
+            let duplicate = ManifestError { file: file.to_string(), line, message };
+            FileErrors::add(&mut self.result.duplicates, duplicate);
         }
         match object {
             Some(object) if !self.is_current(cached) => {
@@ -246,7 +263,8 @@ impl<'a> ReadPass<'a> {
 
     /// Records a file that cannot be read.
     fn broken(&mut self, name: &Arc<str>, line: usize, message: &str) {
-        self.result.errors.push(ManifestError { file: name.to_string(), line, message: message.to_owned() });
+        let error = ManifestError { file: name.to_string(), line, message: message.to_owned() };
+        FileErrors::add(&mut self.result.errors, error);
         self.broken.insert(name.clone());
     }
 

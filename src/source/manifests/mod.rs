@@ -10,6 +10,7 @@
 //! kustomizations are reported. A document that cannot be read does not affect the others, and its last readable version
 //! stays in use.
 
+mod file_errors;
 mod files;
 mod manifest_cache;
 
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_cluster::manifest::ManifestError;
 use portcullis_cluster::{Event, Kind, Object, ObjectKey, Problem};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,8 +27,10 @@ use super::reported_problems::ReportedProblems;
 use super::source_health::SourceHealth;
 use super::unsupported_policies;
 use crate::file_watch::FileWatch;
+pub use file_errors::FileErrors;
 pub use files::PathError;
 use files::{Stamp, is_manifest};
+pub(crate) use manifest_cache::read_manifest_file;
 use manifest_cache::{ManifestCache, ReadResult};
 
 /// The time without a change before the files are read: editors write a file in several steps.
@@ -47,19 +49,25 @@ const POLL_PERIOD: Duration = Duration::from_millis(500);
 /// The number of events per batch.
 const BATCH: usize = 256;
 
+/// How many files with errors, with duplicates, and how many skipped entries of a folder are logged at a reading.
+const MAX_LOGGED: usize = 20;
+
+/// How many unused kinds are logged.
+const MAX_IGNORED: usize = 100;
+
 /// The content of a file or folder of manifests.
 #[derive(Debug, Default)]
 pub struct Manifests {
     /// The objects of the supported kinds, in document order; of an object with several manifests, the last one.
     pub objects: Vec<Object>,
     /// Documents that cannot be read, with file and line.
-    pub errors: Vec<ManifestError>,
+    pub errors: Vec<FileErrors>,
     /// Invalid fields, which are ignored.
     pub problems: Vec<(ObjectKey, Problem)>,
     /// Unused kinds, such as `apps/v1 Deployment`.
     pub ignored: BTreeSet<String>,
     /// Objects with more than one manifest.
-    pub warnings: Vec<ManifestError>,
+    pub warnings: Vec<FileErrors>,
     /// Why sub-folders and kustomizations of the folder are not read, one line each.
     pub skipped: Vec<String>,
 }
@@ -167,11 +175,17 @@ async fn send(
     Ok(())
 }
 
+/// Returns the errors of files that have changed.
+fn changed<'a>(before: &[FileErrors], now: &'a [FileErrors]) -> Vec<&'a FileErrors> {
+    let before: HashMap<&str, &FileErrors> = before.iter().map(|errors| (errors.file(), errors)).collect();
+    now.iter().filter(|errors| before.get(errors.file()) != Some(errors)).collect()
+}
+
 /// Logs the results of readings, each message once.
 #[derive(Default)]
 struct ReadReporter {
-    errors: Vec<ManifestError>,
-    duplicates: Vec<ManifestError>,
+    errors: Vec<FileErrors>,
+    duplicates: Vec<FileErrors>,
     ignored: BTreeSet<String>,
     skipped: Vec<String>,
     reported: HashMap<ObjectKey, ReportedProblems>,
@@ -195,21 +209,31 @@ impl ReadReporter {
             }
         };
         self.path = None;
-        for error in result.errors.iter().filter(|error| !self.errors.contains(error)) {
-            tracing::warn!(
-                file = error.file,
-                line = error.line,
-                "{error}; keeping its last readable version"
-            );
+        let new = changed(&self.errors, &result.errors);
+        for errors in new.iter().take(MAX_LOGGED) {
+            let (file, line) = (errors.file(), errors.line());
+            let documents =
+                if errors.count == 1 { "its last readable version" } else { "their last readable versions" };
+            tracing::warn!(file, line, "{errors}; keeping {documents}");
         }
-        for duplicate in result.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
-            tracing::warn!(file = duplicate.file, line = duplicate.line, "{duplicate}");
+        if new.len() > MAX_LOGGED {
+            tracing::warn!("{} more files have documents that cannot be read", new.len() - MAX_LOGGED);
         }
-        for skipped in result.skipped.iter().filter(|skipped| !self.skipped.contains(skipped)) {
-            tracing::warn!("{skipped}");
+        let new = changed(&self.duplicates, &result.duplicates);
+        for duplicates in new.iter().take(MAX_LOGGED) {
+            tracing::warn!(file = duplicates.file(), line = duplicates.line(), "{duplicates}");
+        }
+        if new.len() > MAX_LOGGED {
+            tracing::warn!("{} more files have objects that are defined elsewhere", new.len() - MAX_LOGGED);
+        }
+        let new: Vec<&String> =
+            result.skipped.iter().filter(|skipped| !self.skipped.contains(skipped)).collect();
+        new.iter().take(MAX_LOGGED).for_each(|skipped| tracing::warn!("{skipped}"));
+        if new.len() > MAX_LOGGED {
+            tracing::warn!("skipping {} more sub-folders and kustomizations", new.len() - MAX_LOGGED);
         }
         for kind in result.ignored {
-            if !self.ignored.insert(kind.clone()) {
+            if self.ignored.len() >= MAX_IGNORED || !self.ignored.insert(kind.clone()) {
                 continue;
             }
             match unsupported_policies::warning_of(&kind) {
@@ -222,22 +246,48 @@ impl ReadReporter {
         for (key, problem) in &result.problems {
             self.reported.entry(key.clone()).or_default().warn(key, std::slice::from_ref(problem));
         }
+        let first_error = result.errors.iter().flat_map(FileErrors::lines).next();
+        let error_count: usize = result.errors.iter().map(|errors| errors.count).sum();
         for kind in Kind::ALL {
             health.record_contact(kind);
             let count = |keys: &[ObjectKey]| keys.iter().filter(|key| key.kind == kind).count();
             health.set_invalid(kind, count(&result.unreadable), count(&result.with_problems));
-            if let Some(first) = result.errors.first() {
-                let more = result.errors.len() - 1;
+            if let Some(first) = first_error.as_ref() {
+                let more = error_count - 1;
                 health.record_failure(
                     kind,
-                    if more > 0 { format!("{first}, and {more} more") } else { first.to_string() },
+                    if more > 0 { format!("{first}, and {more} more") } else { first.clone() },
                 );
             }
         }
-        health.set_unreadable(None, result.errors.iter().map(ToString::to_string).collect());
+        health.set_unreadable(None, result.errors.iter().flat_map(FileErrors::lines).collect());
         self.errors = result.errors;
         self.duplicates = result.duplicates;
         self.skipped = result.skipped;
         result.events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::manifest::ManifestError;
+
+    use super::*;
+
+    #[test]
+    fn only_files_with_other_errors_than_before_are_logged() {
+        let errors = |files: &[(&str, usize)]| {
+            let mut all = Vec::new();
+            for (file, line) in files {
+                let error =
+                    ManifestError { file: (*file).to_owned(), line: *line, message: "bad".to_owned() };
+                FileErrors::add(&mut all, error);
+            }
+            all
+        };
+        let before = errors(&[("a", 1), ("a", 2), ("b", 1)]);
+        assert!(changed(&before, &before).is_empty());
+        let now = errors(&[("a", 1), ("b", 1), ("c", 1)]);
+        assert_eq!(changed(&before, &now).iter().map(|errors| errors.file()).collect::<Vec<_>>(), ["a", "c"]);
     }
 }
