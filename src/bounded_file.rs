@@ -1,7 +1,8 @@
 //! Reading of files with a limit of their size.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The largest configuration file, kubeconfig, host file, certificate or key, in bytes. A ConfigMap or Secret has at most 1 MiB.
@@ -16,6 +17,26 @@ pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     // One byte more than the limit shows that there are more.
     File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > max { Err(too_large(max)) } else { Ok(bytes) }
+}
+
+/// Reads a regular file of at most `max` bytes. Other files may block for ever.
+///
+/// # Errors
+/// The file cannot be read, is larger, or is a pipe, socket, device or folder.
+pub(crate) fn read_regular(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    // It may have taken the place of a regular file after it was listed.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(not_regular());
+    }
+    let mut bytes = Vec::new();
+    file.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max { Err(too_large(max)) } else { Ok(bytes) }
+}
+
+/// Returns the error for a file that is not regular.
+pub(crate) fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file (a pipe, socket or device)")
 }
 
 /// Reads a file of at most `max` bytes of UTF-8.
@@ -59,6 +80,12 @@ mod tests {
         }
         let error = read_to_string(&path, 2048).expect_err("it is too large").to_string();
         assert_eq!(error, "the file is too large, expected at most 2 KiB");
+        assert!(
+            read_regular(Path::new("/dev/zero"), 1)
+                .expect_err("a device")
+                .to_string()
+                .contains("not a regular file")
+        );
         // A file without an end.
         assert!(read(Path::new("/dev/zero"), 1 << 20).is_err());
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::bounded_file::not_regular;
+
 /// A path of manifests that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("manifests {}: {source}; --manifests takes a file, or a folder of *.yaml, *.yml and *.json files", path.display())]
@@ -29,7 +31,11 @@ pub(super) struct Listing {
 /// Lists the files of a path.
 pub(super) fn list(path: &Path) -> Result<Listing, PathError> {
     let wrong = |source| PathError { path: path.to_owned(), source };
-    if !fs::metadata(path).map_err(wrong)?.is_dir() {
+    let metadata = fs::metadata(path).map_err(wrong)?;
+    if !metadata.is_dir() {
+        if !metadata.is_file() {
+            return Err(wrong(not_regular()));
+        }
         return Ok(Listing { files: vec![path.to_owned()], ..Listing::default() });
     }
     let mut listing = Listing::default();
@@ -50,11 +56,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, PathError> {
         } else if is_manifest(&entry) && !is_folder {
             match fs::metadata(&entry) {
                 Ok(metadata) if metadata.is_file() => listing.files.push(entry),
-                Ok(_) => {
-                    listing
-                        .unreadable
-                        .push((entry, io::Error::other("not a file (a pipe, socket or device)")));
-                }
+                Ok(_) => listing.unreadable.push((entry, not_regular())),
                 // It was deleted after the folder was listed.
                 Err(_) if fs::symlink_metadata(&entry).is_err() => {}
                 Err(error) => listing.unreadable.push((entry, error)),

@@ -121,7 +121,7 @@ struct ReadError {
 }
 
 fn text_of(file: &Path) -> Result<String, ReadError> {
-    let bytes = bounded_file::read(file, MAX_FILE).map_err(|error| ReadError { error, line: 1 })?;
+    let bytes = bounded_file::read_regular(file, MAX_FILE).map_err(|error| ReadError { error, line: 1 })?;
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
