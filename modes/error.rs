@@ -24,6 +24,8 @@ pub enum SyncErrorKind {
     KernelUnavailable,
     /// A program ran and failed: it or the kernel rejected its input.
     ToolFailed,
+    /// A program hangs, was killed, or cannot be used for another reason than its input.
+    ToolUnusable,
     /// Another process holds a lock.
     Locked,
 }

@@ -7,6 +7,7 @@ mod capabilities;
 pub mod cleanup;
 mod detect_local;
 mod error;
+pub mod external_program;
 pub mod iptables;
 pub mod ipvs;
 mod isolation;

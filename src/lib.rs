@@ -28,6 +28,7 @@ mod privileges;
 mod proxy_modes;
 pub mod source;
 pub mod sysctl;
+pub mod termination;
 mod token_bucket;
 mod truncated_list;
 
@@ -39,6 +40,8 @@ use config::{Command, Config, ConfigErrors, Invocation};
 use daemon::{ConfigFile, DaemonError};
 use logging::Delivery;
 use output::Output;
+use portcullis_modes::external_program;
+use termination::{OnSignal, Termination};
 
 /// The exit status if the configuration is invalid or the command failed.
 const FAILED: u8 = 2;
@@ -67,9 +70,14 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     // Before the threads that use them.
     privileges::use_permitted_capabilities();
+    external_program::set_time_limit(config.tool_timeout);
+    let termination = Termination::handle_signals(match delivery {
+        Delivery::Queued => OnSignal::Stop,
+        Delivery::Direct => OnSignal::End,
+    })?;
     let mut out = Output::new(io::stdout().lock());
     match &invocation.command {
-        Command::Daemon(daemon) => return serve(invocation, config, daemon),
+        Command::Daemon(daemon) => return serve(invocation, config, daemon, &termination),
         Command::WriteConfig(path) => {
             let (text, warning) = invocation.configuration_for(path);
             warning.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -109,14 +117,33 @@ fn exit_code(success: bool) -> ExitCode {
     if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
+fn serve(
+    invocation: &Invocation,
+    config: &Config,
+    daemon: &config::Daemon,
+    termination: &Termination,
+) -> anyhow::Result<ExitCode> {
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
     file_descriptors::raise_limit();
     // Two threads, so that the servers respond while the loop is busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(reload_config) });
-    match runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon, file)) {
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = daemon::run(config.clone(), configuration.to_string(), daemon, file, termination) => result,
+            () = termination.requested_before_loop() => Err(DaemonError::Stopped),
+        }
+    });
+    // A thread may wait for the kernel or a file.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
+        // A tool that was killed fails the start.
+        Err(error) if termination.is_requested() => {
+            logging::final_message(&format!("portcullis: {error}"));
+            let must_complete = daemon.once || daemon.init_only;
+            Ok(if must_complete { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
         // Status 1: supervisors restart it, also those that do not restart after an invalid configuration (status 2).
         Err(error @ DaemonError::Reconfigured(_)) => {
             logging::final_message(&format!("portcullis: {error}"));

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::{fmt, fs, io};
 
+use portcullis_modes::external_program::modprobe;
+
 /// The first kernel on which `conn_reuse_mode` need not be changed (commit d752c3645717).
 const CONN_REUSE_MODE_FIXED: (u32, u32) = (5, 9);
 
@@ -90,6 +92,7 @@ pub(crate) fn change<V: fmt::Display>(
 
 /// Tries to load a kernel module. The caller checks for its features.
 pub(crate) fn load_module(module: &str) {
-    let loaded = std::process::Command::new("modprobe").arg(module).output();
-    tracing::debug!(?loaded, "modprobe {module}");
+    if let Err(reason) = modprobe([module]) {
+        tracing::info!(module, %reason, "cannot load kernel module");
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::error::{SyncError, SyncErrorKind};
+use crate::external_program::ProgramError;
 
 /// An error of an iptables tool.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub enum ToolError {
         /// The system's error.
         source: io::Error,
     },
-    /// The tool ran and failed.
+    /// The tool or the kernel rejected its input.
     #[error("{tool} failed ({status}): {message}")]
     Failed {
         /// The program.
@@ -26,6 +27,27 @@ pub enum ToolError {
         message: String,
         /// The line of its input that it names, from 1.
         line: Option<usize>,
+    },
+    /// The tool failed for another reason than its input: it or the kernel's iptables cannot be used.
+    #[error("{tool} failed ({status}): {message}")]
+    Unusable {
+        /// The program.
+        tool: String,
+        /// Its exit status.
+        status: String,
+        /// Its error message.
+        message: String,
+    },
+    /// The tool did not end by itself, or exchanged its data only in part.
+    #[error(transparent)]
+    Unfinished(ProgramError),
+    /// The tool succeeded, but printed a table only in part.
+    #[error("{tool} did not print table {table} completely")]
+    Incomplete {
+        /// The program.
+        tool: String,
+        /// The table.
+        table: &'static str,
     },
     /// Another process holds the xtables lock.
     #[error("{tool} could not get the xtables lock in time; retrying")]
@@ -45,8 +67,18 @@ impl ToolError {
     pub(super) fn rejected_line(&self) -> Option<usize> {
         match self {
             ToolError::Failed { line, .. } => *line,
-            ToolError::CannotRun { .. } | ToolError::Locked { .. } => None,
+            _ => None,
         }
+    }
+
+    /// Returns true if the tool did not end by itself, so that nothing is known about the kernel.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self, ToolError::Unfinished(_))
+    }
+
+    /// Returns true if the tool shows that the kernel or the host lacks what it needs.
+    pub fn shows_missing_support(&self) -> bool {
+        matches!(self, ToolError::CannotRun { .. } | ToolError::Failed { .. } | ToolError::Unusable { .. })
     }
 }
 
@@ -57,6 +89,9 @@ impl From<ToolError> for SyncError {
                 (SyncErrorKind::PrerequisiteMissing, source.raw_os_error())
             }
             ToolError::Failed { .. } => (SyncErrorKind::ToolFailed, None),
+            ToolError::Unusable { .. } | ToolError::Unfinished(_) | ToolError::Incomplete { .. } => {
+                (SyncErrorKind::ToolUnusable, None)
+            }
             ToolError::Locked { .. } => (SyncErrorKind::Locked, None),
         };
         SyncError::new(kind, error).with_errno(errno)

@@ -1,9 +1,8 @@
 //! The iptables tools of this host: selection of the flavour, and running them.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{self, Write};
+use std::process::ExitStatus;
 
 use portcullis_cluster::Family;
 use portcullis_netlink::nf_tables::TableFamily;
@@ -14,15 +13,18 @@ use super::chain::Table;
 use super::error::ToolError;
 use super::kernel::{Fingerprint, Flavour, IptablesKernel};
 use super::saved_rule::declared_chain;
+use crate::external_program::{ExternalProgram, ProgramEnd, ProgramError, ProgramErrorKind};
 
 /// Seconds for which a tool waits for the xtables lock, as in kube-proxy.
 const LOCK_SECONDS: &str = "5";
 
-/// The exit status of a tool that did not get the lock (`RESOURCE_PROBLEM`).
-const LOCKED: i32 = 4;
+/// The exit status of a tool that did not get the lock, and of the nft tool for a rejection by the kernel
+/// (`RESOURCE_PROBLEM`).
+const RESOURCE_PROBLEM: i32 = 4;
 
-/// The number of lines of a tool's error output that are kept.
-const ERROR_LINES: usize = 20;
+/// The exit statuses of a tool whose input it or the kernel rejects: `OTHER_PROBLEM`, `PARAMETER_PROBLEM`, `RESOURCE_PROBLEM`.
+/// A kernel without iptables (`VERSION_PROBLEM`, 3) and a shell that does not find the tool (126, 127) have other ones.
+const REJECTED: [i32; 3] = [1, 2, RESOURCE_PROBLEM];
 
 /// The tools of one flavour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +61,9 @@ impl Tools {
     /// # Errors
     /// It has none; the error has the message of the tool.
     pub fn supports(&self, family: Family) -> Result<(), ToolError> {
-        let tool = self.name(family, None);
-        output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool)
-            .map(drop)
+        let arguments = ["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"];
+        let (end, _) = program(&self.name(family, None), arguments).output()?;
+        check(&self.name(family, None), end)
     }
 
     /// Returns the tools of a flavour.
@@ -75,7 +77,8 @@ impl Tools {
 
     fn with_infix(infix: &'static str) -> Result<Tools, ToolError> {
         let tool = format!("iptables{infix}");
-        let version_line = output(Command::new(&tool).arg("--version"), &tool)?;
+        let (end, version_line) = program(&tool, ["--version"]).output()?;
+        check(&tool, end)?;
         // For example: iptables v1.8.9 (nf_tables)
         let version =
             version_line.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("0").to_owned();
@@ -110,19 +113,29 @@ impl Tools {
             // iptables-nft-save 1.8.9 reads the rules of all tables, whichever it prints, and the kernel takes
             // quadratic time for the rules of one chain.
             let tool = self.name(family, None);
-            let mut command = Command::new(&tool);
-            command.args(["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"]);
             let mut printed = false;
-            let listed = lines(command, &tool, &mut |text| {
+            let list = program(&tool, ["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"]);
+            let end = list.read_lines(&mut |text| {
                 printed = true;
                 in_save_format(text, &mut line);
-            });
-            if listed.is_ok() || printed {
-                return listed;
+            })?;
+            if end.status.success() || printed {
+                return check(&tool, end);
             }
             // It rejects a table with rules that only nft can print; iptables-save leaves such a table out.
         }
-        dump(&self.name(family, Some("save")), Some(table), line)
+        let tool = self.name(family, Some("save"));
+        let (mut began, mut is_committed) = (false, false);
+        let end = program(&tool, ["-t", table.as_str()]).read_lines(&mut |text| {
+            began |= text.starts_with('*');
+            is_committed |= text == "COMMIT";
+            line(text);
+        })?;
+        check(&tool, end)?;
+        if began && !is_committed {
+            return Err(ToolError::Incomplete { tool, table: table.as_str() });
+        }
+        Ok(())
     }
 
     /// Returns the evidence that this flavour is in use: the number of the kubelet's hint chains, then the number of
@@ -145,6 +158,11 @@ impl Tools {
             };
             if let Err(error) = self.dump(family, table, count) {
                 tracing::debug!(%error, "no rules of this flavour");
+                if error.is_unfinished() {
+                    // It would hang again.
+                    tracing::warn!(%error, flavour = ?self.flavour, "cannot determine the rules of this flavour");
+                    break;
+                }
             }
         }
         (hints, rules)
@@ -197,22 +215,8 @@ impl IptablesKernel for ToolKernel {
 
     fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
         let tool = self.tools.name(self.family, Some("restore"));
-        let mut command = Command::new(&tool);
-        command.args(["-w", LOCK_SECONDS, "--noflush"]);
-        let mut child =
-            spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()), &tool)?;
-        let error_output = collect_error_output(&mut child);
-        let input = child.stdin.take().expect("stdin is piped");
-        let mut input = BufWriter::with_capacity(64 * 1024, input);
-        // A tool that rejects a line stops reading; its error message matters more than the broken pipe.
-        let written = write(&mut input).and_then(|()| input.flush());
-        drop(input);
-        let status = child.wait().map_err(|e| tool_error(&tool, e))?;
-        let message = error_output.join().unwrap_or_default();
-        if !status.success() {
-            return Err(tool_failed(tool, status, message));
-        }
-        written.map_err(|e| tool_error(&tool, e))
+        let end = program(&tool, ["-w", LOCK_SECONDS, "--noflush"]).feed(write)?;
+        check(&tool, end)
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
@@ -230,9 +234,8 @@ impl IptablesKernel for ToolKernel {
 
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         let tool = self.tools.name(self.family, None);
-        let mut command = Command::new(&tool);
-        command.args(["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
-        lines(command, &tool, line)
+        let list = program(&tool, ["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
+        check(&tool, list.read_lines(line)?)
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
@@ -275,12 +278,9 @@ fn own_chains_fingerprint(family: Family) -> portcullis_netlink::Result<u64> {
     Ok(fingerprint)
 }
 
-fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
-    let mut command = Command::new(tool);
-    if let Some(table) = table {
-        command.args(["-t", table.as_str()]);
-    }
-    lines(command, tool, &mut line)
+/// Returns a tool with its arguments.
+fn program<'a>(tool: &str, arguments: impl IntoIterator<Item = &'a str>) -> ExternalProgram {
+    ExternalProgram::new(tool).with_arguments(arguments)
 }
 
 /// Converts a line of `iptables -S` to the form of `iptables-save`.
@@ -292,51 +292,33 @@ fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Runs a tool without input, and calls `line` with each line that it prints.
-fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()), tool)?;
-    let error_output = collect_error_output(&mut child);
-    let mut reader = BufReader::with_capacity(64 * 1024, child.stdout.take().expect("stdout is piped"));
-    let mut text = String::new();
-    loop {
-        text.clear();
-        match reader.read_line(&mut text) {
-            Ok(0) => break,
-            Ok(_) => line(text.trim_end_matches('\n')),
-            Err(error) => return Err(tool_error(tool, error)),
-        }
-    }
-    let status = child.wait().map_err(|e| tool_error(tool, e))?;
-    let message = error_output.join().unwrap_or_default();
-    if status.success() { Ok(()) } else { Err(tool_failed(tool.to_owned(), status, message)) }
+/// Returns the error of a tool that ended with this status, if it failed.
+fn check(tool: &str, end: ProgramEnd) -> Result<(), ToolError> {
+    if end.status.success() { Ok(()) } else { Err(tool_failed(tool.to_owned(), end.status, &end.message)) }
 }
 
-fn output(command: &mut Command, tool: &str) -> Result<String, ToolError> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| tool_error(tool, e))?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(tool_failed(tool.to_owned(), output.status, message));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Starts a tool found in PATH.
-fn spawn(command: &mut Command, tool: &str) -> Result<Child, ToolError> {
-    command.spawn().map_err(|e| tool_error(tool, e))
-}
-
-fn tool_error(tool: &str, error: io::Error) -> ToolError {
-    ToolError::CannotRun { tool: tool.to_owned(), source: error }
-}
-
-fn tool_failed(tool: String, status: ExitStatus, message: String) -> ToolError {
-    if status.code() == Some(LOCKED) && message.contains("xtables lock") {
+fn tool_failed(tool: String, status: ExitStatus, message: &str) -> ToolError {
+    if status.code() == Some(RESOURCE_PROBLEM) && message.contains("xtables lock") {
         return ToolError::Locked { tool };
     }
-    let line = reported_line(&message);
+    let line = reported_line(message);
     let message =
         message.lines().filter(|l| !l.is_empty() && !l.starts_with("Try `")).collect::<Vec<_>>().join("; ");
-    ToolError::Failed { tool, status: status.to_string(), message, line }
+    let is_rejected = status.code().is_some_and(|code| REJECTED.contains(&code));
+    let status = status.to_string();
+    match is_rejected {
+        true => ToolError::Failed { tool, status, message, line },
+        false => ToolError::Unusable { tool, status, message },
+    }
+}
+
+impl From<ProgramError> for ToolError {
+    fn from(error: ProgramError) -> Self {
+        match error.kind {
+            ProgramErrorKind::CannotStart(source) => ToolError::CannotRun { tool: error.command, source },
+            _ => ToolError::Unfinished(error),
+        }
+    }
 }
 
 /// Returns the line that an error message names. The legacy tool names the COMMIT line for a rejection by the kernel,
@@ -346,22 +328,6 @@ fn reported_line(message: &str) -> Option<usize> {
         let (_, rest) = text.split_once("line: ").or_else(|| text.split_once("line "))?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
-    })
-}
-
-/// Reads a tool's error output while the tool runs, so that it does not block; keeps the last lines.
-fn collect_error_output(child: &mut Child) -> std::thread::JoinHandle<String> {
-    let stderr = child.stderr.take();
-    std::thread::spawn(move || {
-        let mut kept: VecDeque<String> = VecDeque::new();
-        let lines = stderr.into_iter().flat_map(|s| BufReader::new(s.take(1 << 20)).lines());
-        for line in lines.map_while(Result::ok) {
-            if kept.len() == ERROR_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line);
-        }
-        Vec::from(kept).join("\n")
     })
 }
 

@@ -1,12 +1,11 @@
 //! The prerequisites of IPVS mode: kernel modules, which are loaded if they are missing.
 
-use std::process::{Command, Stdio};
-
 use portcullis_cluster::IpvsScheduler;
 use portcullis_netlink::Error;
 use portcullis_netlink::ip_vs::IpVs;
 
 use super::netlink_kernel::NetlinkKernel;
+use crate::external_program::modprobe;
 
 /// A prerequisite of IPVS mode is missing.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +36,7 @@ pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, IpvsPrerequisiteE
         return Ok(kernel);
     }
     let modules = modules(scheduler);
-    let reason = modprobe(&["-a"], &modules).err();
+    let reason = modprobe(["-a"].into_iter().chain(modules.iter().map(String::as_str))).err();
     match NetlinkKernel::open()? {
         Some(kernel) => {
             tracing::info!(?modules, "kernel modules loaded");
@@ -59,19 +58,10 @@ pub fn check(scheduler: IpvsScheduler) -> Result<(), IpvsPrerequisiteError> {
         return Ok(());
     }
     let modules = modules(scheduler);
-    modprobe(&["-n", "-a"], &modules)
+    modprobe(["-n", "-a"].into_iter().chain(modules.iter().map(String::as_str)))
         .map_err(|reason| IpvsPrerequisiteError::NoIpvs { modules: modules.join(" "), reason })
 }
 
 fn modules(scheduler: IpvsScheduler) -> [String; 3] {
     ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()]
-}
-
-fn modprobe(how: &[&str], modules: &[String]) -> Result<(), String> {
-    let output = Command::new("modprobe").args(how).args(modules).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("cannot be run: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
-    }
 }

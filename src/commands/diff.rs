@@ -79,12 +79,18 @@ fn diff_policies(policies: &PolicyTable, printer: &mut DiffPrinter<'_>) -> Resul
 }
 
 /// Returns true if a family can be served here; logs a warning otherwise.
-pub(crate) fn is_served(family: Family, tools: &Tools) -> bool {
-    let supports = tools.supports(family);
-    if let Err(reason) = &supports {
-        tracing::warn!(%family, %reason, "this node cannot serve this IP family; not comparing it");
+///
+/// # Errors
+/// The tool does not tell, for example because it hangs.
+pub(crate) fn is_served(family: Family, tools: &Tools) -> Result<bool, ToolError> {
+    match tools.supports(family) {
+        Ok(()) => Ok(true),
+        Err(error) if !error.shows_missing_support() => Err(error),
+        Err(reason) => {
+            tracing::warn!(%family, %reason, "this node cannot serve this IP family; not comparing it");
+            Ok(false)
+        }
     }
-    supports.is_ok()
 }
 
 impl DiffPrinter<'_> {

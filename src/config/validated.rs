@@ -36,6 +36,8 @@ pub struct Config {
     pub external_address_cidrs: Vec<IpNet>,
     /// Detection of traffic from this node's pods.
     pub detect_local: DetectLocalMode,
+    /// Time limit of iptables tools and modprobe.
+    pub tool_timeout: Duration,
     /// Intervals between syncs, in the configured mode.
     pub sync: SyncPeriods,
     /// Masquerading, in the configured mode.

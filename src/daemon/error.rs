@@ -61,6 +61,9 @@ pub enum DaemonError {
     /// The configuration file changed, which requires a restart.
     #[error("{} was changed; exiting, to be restarted with the new configuration", .0.display())]
     Reconfigured(PathBuf),
+    /// It was stopped by a signal before it was complete.
+    #[error("stopped by a signal before it was complete")]
+    Stopped,
     /// With `--once`: some objects could not be read.
     #[error("{}: {unreadable}", if *.held { "nothing was written, as some objects could not be read and the kernel has rules that may serve them" } else { "incomplete, as some objects could not be read" })]
     Unreadable {

@@ -43,6 +43,7 @@ use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::observe::telemetry::{self, Telemetry};
 use crate::policy_lock::PolicyLock;
 use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
+use crate::termination::Termination;
 use crate::{proxy_modes, truncated_list};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;
@@ -80,6 +81,7 @@ pub async fn run(
     configuration: String,
     options: &Daemon,
     file: Option<ConfigFile>,
+    termination: &Termination,
 ) -> Result<(), DaemonError> {
     let start = Moment::now();
     tracing::info!(mode = config.mode.name(), "starting {}", crate::version());
@@ -156,7 +158,7 @@ pub async fn run(
     if policies.is_none() {
         node_setup::remove_policies(options).await?;
     }
-    let stop = setup.stop_signals(&source, file, &telemetry)?;
+    let stop = setup.stop_signals(&source, file, &telemetry, termination);
     let service_manager = ServiceManager::start(telemetry.health());
 
     let mut event_loop =
@@ -167,10 +169,12 @@ pub async fn run(
     if let Some(policies) = policies {
         event_loop.add(Box::new(policies));
     }
+    termination.loop_started();
     let reason = match event_loop.run().await? {
         Exit::Stopped(StopReason::NoResponse(timeout, reason)) => {
             return Err(DaemonError::NoResponse(timeout, reason));
         }
+        Exit::Stopped(_) if options.once => return Err(DaemonError::Stopped),
         Exit::Stopped(reason) => reason,
         Exit::HeldBack => {
             let unreadable = UnreadableObjects(source.health().unreadable());
@@ -180,10 +184,19 @@ pub async fn run(
     };
     tracing::info!("stopping; keeping the rules");
     service_manager.stopping().await;
-    event_loop.drain().await?;
+    tokio::select! {
+        ended = event_loop.drain() => ended?,
+        () = termination.drain_limit() => tracing::error!("a sync has not ended; exiting without it"),
+    }
     drop(event_loop);
-    telemetry.stop().await;
-    source.stop().await;
+    let stopped = async {
+        telemetry.stop().await;
+        source.stop().await;
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = termination.drain_limit() => tracing::error!("requests have not ended; exiting without them"),
+    }
     match reason {
         StopReason::Reconfigured(path) => Err(DaemonError::Reconfigured(path)),
         StopReason::Signal | StopReason::NoResponse(..) => Ok(()),
@@ -253,9 +266,10 @@ impl Setup<'_> {
         source: &Source,
         file: Option<ConfigFile>,
         telemetry: &Telemetry,
-    ) -> Result<mpsc::Receiver<StopReason>, DaemonError> {
+        termination: &Termination,
+    ) -> mpsc::Receiver<StopReason> {
         let (sender, stop) = mpsc::channel(1);
-        stop_signals::stop_on_signal(sender.clone())?;
+        stop_signals::stop_on_signal(termination.clone(), sender.clone());
         if let (true, config::Source::ApiServer(api)) = (self.options.once, &self.config.source) {
             let health = Arc::clone(source.health());
             stop_signals::stop_without_response(
@@ -269,7 +283,7 @@ impl Setup<'_> {
             let report = telemetry.configuration_reporter();
             stop_signals::stop_on_new_configuration(file, self.config.clone(), report, sender);
         }
-        Ok(stop)
+        stop
     }
 }
 

@@ -99,6 +99,8 @@ fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
     for family in Family::BOTH {
         match tools.supports(family) {
             Ok(()) => kernels.push((family, tools.kernel(family))),
+            // A tool that hangs does not show that the family is missing.
+            Err(error) if !error.shows_missing_support() => return Err(error),
             Err(error) => {
                 tracing::warn!(%family, %error, "iptables does not support this family; it is not served");
                 last = Some(error);

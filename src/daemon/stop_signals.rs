@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -11,26 +10,18 @@ use super::config_watch::{self, ConfigChange, ConfigFile};
 use crate::config::Config;
 use crate::control::StopReason;
 use crate::source::SourceHealth;
+use crate::termination::Termination;
 
 /// The period of checks for a response of the API server.
 const CHECK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Stops the loop on SIGTERM and SIGINT.
-///
-/// # Errors
-/// The handlers cannot be installed.
-pub(super) fn stop_on_signal(stop: mpsc::Sender<StopReason>) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub(super) fn stop_on_signal(termination: Termination, stop: mpsc::Sender<StopReason>) {
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        termination.requested().await;
         // Fails if the loop has ended.
         let _ = stop.send(StopReason::Signal).await;
     });
-    Ok(())
 }
 
 /// Stops the loop when the configuration file results in another configuration. `report` is called when the file becomes

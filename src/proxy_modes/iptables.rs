@@ -62,7 +62,7 @@ impl ModeDriver for IptablesDriver {
         let mut differs = false;
         for family in families {
             let found = RuleSet::read(&*tools.kernel(*family))?;
-            if is_empty(&found) && !diff::is_served(*family, &tools) {
+            if is_empty(&found) && !diff::is_served(*family, &tools)? {
                 continue;
             }
             let wanted = RuleSet::render(&view.desired, *family, &view.options, &view.host);

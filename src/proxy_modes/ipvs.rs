@@ -82,8 +82,12 @@ impl ModeDriver for IpvsDriver {
         };
         let tools = Tools::find()?;
         let mut kernel = NetlinkKernel::open().map_err(kernel_error)?.ok_or(DiffError::NoIpvs)?;
-        let served: Vec<Family> =
-            families.iter().copied().filter(|family| diff::is_served(*family, &tools)).collect();
+        let mut served = Vec::new();
+        for family in families {
+            if diff::is_served(*family, &tools)? {
+                served.push(*family);
+            }
+        }
         let kernels: Vec<(Family, Box<dyn IptablesKernel>)> =
             served.iter().map(|family| (*family, tools.kernel(*family))).collect();
         let found = IpvsObjects::read(&mut kernel, &kernels, &node::ipvs_options(config))?;

@@ -128,6 +128,11 @@ const GENERAL: &[Setting] = &[
         "oom_score_adj of this process, from -1000 (never killed when memory runs out) to 1000; \
              ignored with --config",
     ),
+    Setting::new(|s| FieldRef::Duration(&mut s.tool_timeout)).toml("tool-timeout").override_flag(
+        "tool-timeout",
+        "Time after which an iptables tool or modprobe that has not ended is killed; it gets a second more for every 256 KiB \
+         of rules that it reads or prints; must be greater than 0",
+    ),
     Setting::new(|s| FieldRef::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")
         .zero_is_default()

@@ -56,6 +56,7 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
         node_port_addresses: validator.node_port_addresses(mode),
         external_address_cidrs: validator.external_address_cidrs(),
         detect_local: validator.detect_local(),
+        tool_timeout: validator.positive("tool-timeout", settings.tool_timeout),
         sync: validator.sync_periods(mode),
         masquerade: validator.masquerade(mode),
         iptables: Iptables { localhost_node_ports: settings.iptables.localhost_node_ports },

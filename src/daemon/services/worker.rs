@@ -83,7 +83,10 @@ impl ServiceSyncResult {
         let tables = self.families.iter().flat_map(|f| f.tables.iter().map(|table| (f.family, *table)));
         let has_failed_restore = |family: &&SyncResult| {
             let kind = family.error.as_ref().map(SyncError::kind);
-            matches!(kind, Some(SyncErrorKind::ToolFailed | SyncErrorKind::Locked))
+            matches!(
+                kind,
+                Some(SyncErrorKind::ToolFailed | SyncErrorKind::ToolUnusable | SyncErrorKind::Locked)
+            )
         };
         ServiceMeasurements {
             tables: tables.collect(),

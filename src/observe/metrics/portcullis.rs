@@ -1,8 +1,10 @@
 //! Portcullis' own metrics, `portcullis_*`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use portcullis_modes::external_program;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec};
@@ -30,6 +32,29 @@ pub(super) struct PortcullisMetrics {
     pub(super) log_lines_omitted: CounterFunc,
     pub(super) events_omitted: CounterFunc,
     pub(super) http_connections: AllConnectionMetrics,
+}
+
+/// How often each tool was killed at its time limit.
+#[derive(Clone)]
+struct ToolTimeouts(Desc);
+
+impl ToolTimeouts {
+    /// The tools of the default flavour that write, and modprobe.
+    const NAMES: [&str; 3] = ["iptables-restore", "ip6tables-restore", "modprobe"];
+}
+
+impl Collector for ToolTimeouts {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // Present from the start, so that an increase is seen.
+        let mut timeouts: BTreeMap<String, u64> = ToolTimeouts::NAMES.map(|name| (name.to_owned(), 0)).into();
+        timeouts.append(&mut external_program::timeouts());
+        let samples = timeouts.into_iter().map(|(program, count)| (vec![program], count as f64));
+        vec![family(&self.0, MetricType::COUNTER, samples)]
+    }
 }
 
 impl PortcullisMetrics {
@@ -93,6 +118,11 @@ impl PortcullisMetrics {
         to.add(metrics.log_lines_dropped.clone());
         to.add(metrics.log_lines_omitted.clone());
         to.add(metrics.events_omitted.clone());
+        to.add(ToolTimeouts(describe(
+            "portcullis_tool_timeouts_total",
+            "Runs of an iptables tool or modprobe that were killed at the time limit (--tool-timeout)",
+            &["tool"],
+        )));
         for reason in ["shadowed", "not_allowed"] {
             metrics.unserved_frontends.with_label_values(&[reason]).set(0.0);
         }

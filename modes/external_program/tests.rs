@@ -1,0 +1,104 @@
+//! Programs that end, fail, hang and print without end.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{ExternalProgram, ProgramEnd, ProgramError};
+
+/// Returns a shell script as a program with this time limit in milliseconds.
+fn shell(script: &str, limit: u64) -> ExternalProgram {
+    let limit = Duration::from_millis(limit);
+    ExternalProgram { limit, ..ExternalProgram::new("sh").with_arguments(["-c", script]) }
+}
+
+/// A time limit that no program here reaches.
+const LONG: u64 = 600_000;
+
+/// Returns the exit code and the message, or the error without the program.
+fn described(result: Result<ProgramEnd, ProgramError>) -> String {
+    match result {
+        Ok(end) => format!("{:?} {}", end.status.code(), end.message),
+        Err(error) => {
+            error.to_string().split_once(error.command.as_str()).expect("it names the program").1.to_owned()
+        }
+    }
+}
+
+#[test]
+fn ends_of_programs() {
+    let rows = [
+        ("exit 0", LONG, "Some(0) "),
+        ("echo one >&2; echo two >&2; exit 3", LONG, "Some(3) one\ntwo"),
+        ("printf 'b\\377d' >&2; exit 1", LONG, "Some(1) b\u{fffd}d"),
+        ("echo why >&2; kill -9 $$", LONG, " was ended by signal 9: why"),
+        ("sleep 1000", 200, " did not end within 0.2 s and was killed"),
+        ("trap '' TERM INT HUP; sleep 1000; sleep 1000", 200, " did not end within 0.2 s and was killed"),
+        ("sleep 1000 & wait", 200, " did not end within 0.2 s and was killed"),
+        ("while :; do echo error >&2; done", 200, " did not end within 0.2 s and was killed"),
+        ("exec <&- >&- 2>&-; sleep 1000", 200, " did not end within 0.2 s and was killed"),
+        // Its child keeps its pipes.
+        ("sleep 1000 & exit 4", LONG, "Some(4) "),
+    ];
+    for (script, limit, expected) in rows {
+        let program = shell(script, limit);
+        assert_eq!(described(program.output().map(|(end, _)| end)), expected, "output: {script}");
+        assert_eq!(described(program.read_lines(&mut |_| ())), expected, "lines: {script}");
+        let mut write = |out: &mut dyn std::io::Write| out.write_all(&[b'x'; 1 << 20]);
+        let fed = described(program.feed(&mut write));
+        // Bytes in its pipe prolong the limit; input that it does not read may be an error.
+        let is_expected = match expected {
+            "Some(0) " => fed == expected || fed.contains("Broken pipe"),
+            _ if expected.contains("did not end") => fed.contains(" did not end within 0."),
+            _ => fed == expected,
+        };
+        assert!(is_expected, "fed: {script}: {fed}");
+    }
+    let missing = ExternalProgram::new("no-such-program").output();
+    assert_eq!(
+        missing.expect_err("it is missing").to_string(),
+        "cannot run no-such-program: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn children_of_a_killed_program_end_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pid");
+    let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+    assert!(shell(&script, 500).output().is_err());
+    let pid = fs::read_to_string(file).expect("the child was started");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}
+
+#[test]
+fn input_and_output_of_any_size_arrive() {
+    let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("copy");
+    // It reads slowly at first, and prints errors meanwhile.
+    let script = format!("sleep 0.2; head -c 100000 /dev/zero >&2; cat > {}", file.display());
+    let end = shell(&script, LONG).feed(&mut |out| out.write_all(text.as_bytes())).expect("it ends");
+    assert!(end.status.success());
+    assert_eq!(fs::read_to_string(&file).expect("a copy"), text);
+    let mut lines = 0;
+    let end = shell(&format!("cat {}", file.display()), LONG).read_lines(&mut |line| {
+        assert_eq!(line, format!("line {lines}"));
+        lines += 1;
+    });
+    assert!(end.expect("it ends").status.success() && lines == 200_000);
+}
+
+#[test]
+fn too_much_output_is_an_error() {
+    let endless = shell("while :; do echo 0123456789012345678901234567890123456789; done", LONG);
+    assert_eq!(
+        described(endless.output().map(|(end, _)| end)),
+        " printed more than 1048576 bytes and was killed"
+    );
+    let without_newline = shell("cat /dev/zero", LONG);
+    assert_eq!(
+        described(without_newline.read_lines(&mut |_| ())),
+        " printed more than 65536 bytes and was killed"
+    );
+}
