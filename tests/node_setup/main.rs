@@ -13,6 +13,7 @@ mod config_file;
 mod daemon;
 mod descriptors;
 mod failures;
+mod fake_tools;
 #[path = "../api_source/fault_table.rs"]
 mod fault_table;
 mod file_faults;
@@ -29,5 +30,7 @@ mod own_node;
 mod ports;
 mod privileges;
 mod service_manager;
+mod stop;
+mod tool_faults;
 mod two_daemons;
 mod unreadable;
