@@ -46,14 +46,15 @@ fn break_and_repair(row: Row) {
         failures().is_some_and(|now| now >= before + 3.0)
     });
     server.apply(slice("10.244.0.101"));
-    assert!(rules().contains("10.244.0.100 . 8080"), "{name}: rules were removed\n{}", daemon.log());
+    // A watch that was not interrupted yet may still deliver the change.
+    let served = |rules: &str| ["100", "101"].map(|last| rules.contains(&format!("10.244.0.{last} . 8080")));
+    assert_ne!(served(&rules()), [false, false], "{name}: no endpoint is served\n{}", daemon.log());
 
     server.clear_faults();
     proxy.set(None);
     let start = Instant::now();
     daemon.wait_until(&format!("{name}: the change is followed"), || {
-        let rules = rules();
-        let has = ["100", "101"].map(|last| rules.contains(&format!("10.244.0.{last} . 8080")));
+        let has = served(&rules());
         assert_ne!(has, [false, false], "{name}: no endpoint is served");
         has == [false, true]
     });
