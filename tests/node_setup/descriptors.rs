@@ -163,6 +163,7 @@ fn exhausted_descriptors_are_survived() {
         let node = Node::new();
         let server = server("10.244.0.9");
         let mut daemon = start(&node, &server, "iptables", "1024:1024");
+        daemon.wait_until("the Service is served", || rules("iptables").contains("10.244.0.9:8080"));
         daemon.wait_healthy();
         let limit = |descriptors: usize| {
             namespace::run(&format!("prlimit --pid {} --nofile={descriptors}:1024", daemon.pid()));

@@ -13,6 +13,9 @@ use crate::daemon::{Daemon, HEALTH, Node, program};
 use crate::http::get;
 use crate::namespace;
 
+const CONFIGURATION: &str =
+    "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n";
+
 /// Breaks a file or folder.
 type Break = fn(&Path);
 
@@ -123,7 +126,8 @@ fn is_clean() -> bool {
 #[test]
 fn no_fault_of_manifests_removes_rules_or_needs_help() {
     // The fault, and what health says. Those of the folder hide the other file too.
-    let of_file: [(&str, Break, &str); 8] = [
+    let of_file: [(&str, Break, &str); 9] = [
+        ("written to a full disk", truncate, "it is empty"),
         ("no permission", forbid, "Permission denied"),
         ("a link to nothing", link_to_nothing, "No such file"),
         ("a link to itself", link_to_itself, "symbolic link"),
@@ -270,9 +274,7 @@ fn no_fault_of_the_configuration_file_stops_the_daemon() {
         let manifests = node.folder.path().join("manifests");
         fs::write(manifests.join("a.yaml"), manifest("a", "10.96.0.1", "10.244.0.100")).unwrap();
         let file = node.folder.path().join("config.yaml");
-        let text =
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n";
-        fs::write(&file, text).unwrap();
+        fs::write(&file, CONFIGURATION).unwrap();
         let mut command = program();
         command.arg("--manifests").arg(&manifests).arg("--config").arg(&file);
         let mut daemon = node.spawn(without_override(&command));
@@ -286,7 +288,7 @@ fn no_fault_of_the_configuration_file_stops_the_daemon() {
             fs::write(manifests.join("a.yaml"), manifest("a", "10.96.0.1", &endpoint)).unwrap();
             daemon.wait_until(&format!("{name}: changes are followed"), || rules_have(&endpoint));
             clear(&file);
-            fs::write(node.folder.path().join("next"), text).unwrap();
+            fs::write(node.folder.path().join("next"), CONFIGURATION).unwrap();
             fs::rename(node.folder.path().join("next"), &file).unwrap();
             daemon.wait_until(&format!("{name}: no problem remains"), || {
                 get(HEALTH, "/healthz").is_some_and(|answer| !answer.contains("warning"))
@@ -317,6 +319,65 @@ fn output_that_cannot_be_written_fails_the_command() {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(!output.status.success(), "{path}: {stderr}");
             assert!(stderr.contains(path) && stderr.contains(expected), "{path}: {stderr}");
+        }
+    });
+}
+
+/// Files that commands read: no result without an error, and the error names the file.
+#[test]
+fn input_that_cannot_be_read_fails_the_command() {
+    let faults: [(&str, Break); 8] = [
+        ("no file", remove),
+        ("an empty file", truncate),
+        ("malformed YAML", garbage),
+        ("no permission", forbid),
+        ("an I/O error", io_error),
+        ("a folder", folder),
+        ("a link to itself", link_to_itself),
+        ("no text", no_text),
+    ];
+    namespace::inside(|| {
+        let node = Node::new();
+        let folder = node.folder.path();
+        let manifests = folder.join("manifests");
+        fs::write(manifests.join("a.yaml"), manifest("a", "10.96.0.1", "10.244.0.100")).unwrap();
+        let contents = [
+            ("--host", "host.yaml", "interfaces: []\n".to_owned()),
+            ("--config", "config.yaml", CONFIGURATION.to_owned()),
+            ("--manifests", "cluster.yaml", manifest("a", "10.96.0.1", "10.244.0.100")),
+        ];
+        for (flag, name, content) in contents {
+            let file = folder.join(name);
+            let run = || {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+                command
+                    .args(["render", "--hostname-override=node-a", "--mode=nftables"])
+                    .arg(flag)
+                    .arg(&file);
+                if flag != "--manifests" {
+                    command.arg("--manifests").arg(&manifests);
+                }
+                without_override(&command).output().unwrap()
+            };
+            fs::write(&file, &content).unwrap();
+            let whole = run();
+            assert!(whole.status.success(), "{flag}: {}", String::from_utf8_lossy(&whole.stderr));
+            for (fault, break_file) in faults {
+                // A file without documents is a cluster without objects.
+                if (flag, fault) == ("--manifests", "an empty file") {
+                    continue;
+                }
+                clear(&file);
+                fs::write(&file, &content).unwrap();
+                break_file(&file);
+                if (flag, fault) == ("--manifests", "a folder") {
+                    fs::write(file.join("b.yaml"), "]: {").unwrap();
+                }
+                let output = run();
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(2), "{flag}: {fault}: {stderr}");
+                assert!(stderr.contains(name), "{flag}: {fault}: {stderr}");
+            }
         }
     });
 }

@@ -55,6 +55,8 @@ pub(super) enum CloseReason {
     Timeout,
     /// The server has its maximum of connections.
     Limit,
+    /// The process has no file descriptor for another connection.
+    Descriptors,
     /// There was no request for a long time, which is usual.
     Idle,
 }
@@ -72,20 +74,20 @@ struct Activity {
     phase: Phase,
     /// Start of the phase.
     since: Instant,
-    /// The connection has to be closed because of the limit of connections.
-    is_evicted: bool,
+    /// The connection has to be closed in favour of another one.
+    evicted: Option<CloseReason>,
 }
 
 impl Connection {
     pub(super) fn new(peer: IpAddr, now: Instant) -> Self {
-        let activity = Activity { phase: Phase::Head, since: now, is_evicted: false };
+        let activity = Activity { phase: Phase::Head, since: now, evicted: None };
         Connection { peer, activity: Mutex::new(activity), changed: Notify::new() }
     }
 
     /// Returns the phase and its start; `None` if the connection is being closed.
     pub(super) fn activity(&self) -> Option<(Phase, Instant)> {
         let activity = *self.lock();
-        (!activity.is_evicted).then_some((activity.phase, activity.since))
+        activity.evicted.is_none().then_some((activity.phase, activity.since))
     }
 
     /// The head of a request is complete.
@@ -115,8 +117,8 @@ impl Connection {
     }
 
     /// Makes [`Connection::must_close`] return.
-    pub(super) fn evict(&self) {
-        self.lock().is_evicted = true;
+    pub(super) fn evict(&self, reason: CloseReason) {
+        self.lock().evicted = Some(reason);
         self.changed.notify_one();
     }
 
@@ -128,9 +130,9 @@ impl Connection {
     /// Waits until the connection has to be closed.
     pub(super) async fn must_close(&self) -> CloseReason {
         loop {
-            let Activity { phase, since, is_evicted } = *self.lock();
-            if is_evicted {
-                return CloseReason::Limit;
+            let Activity { phase, since, evicted } = *self.lock();
+            if let Some(reason) = evicted {
+                return reason;
             }
             let deadline = since + phase.limit();
             if Instant::now() >= deadline {

@@ -74,7 +74,7 @@ impl ConnectionPool {
         let permit = match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                self.evict_one(peer);
+                self.evict_one(peer, CloseReason::Limit);
                 permits.acquire_owned().await.expect("the semaphore of a pool is never closed")
             }
         };
@@ -89,10 +89,10 @@ impl ConnectionPool {
     }
 
     /// Closes a connection in favour of one from `peer`.
-    fn evict_one(&self, peer: IpAddr) {
+    fn evict_one(&self, peer: IpAddr, reason: CloseReason) {
         let open = lock(&self.open);
         if let Some(connection) = most_dispensable(open.connections.values(), peer) {
-            connection.evict();
+            connection.evict(reason);
         }
     }
 
@@ -100,7 +100,7 @@ impl ConnectionPool {
     pub(super) fn accept_failed(&self, error: &std::io::Error) {
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
             // The peer that would be accepted is not known.
-            self.evict_one(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            self.evict_one(IpAddr::V4(Ipv4Addr::UNSPECIFIED), CloseReason::Descriptors);
         }
         if let Some(failures) = lock(&self.accept_log).event(Instant::now()) {
             let server = self.server;
@@ -119,6 +119,10 @@ impl ConnectionPool {
             CloseReason::Limit => {
                 self.metrics.over_limit();
                 format!("there were more than {}", self.limit)
+            }
+            CloseReason::Descriptors => {
+                self.metrics.over_limit();
+                "too many files are open".to_owned()
             }
         };
         if let Some(closed) = lock(&self.closed_log).event(Instant::now()) {

@@ -92,6 +92,10 @@ impl ManifestCache {
         for file in files {
             let name: Arc<str> = file.to_string_lossy().into();
             match text_of(&file) {
+                Ok(text) if text.is_empty() && pass.had_objects(&name) => {
+                    // As after a write to a full disk.
+                    pass.broken(&name, 1, "it is empty; delete the file to remove its objects");
+                }
                 Ok(text) => pass.file(&name, &text),
                 // It was deleted after the folder was listed.
                 Err(ReadError { error, .. }) if error.kind() == io::ErrorKind::NotFound && file != path => {}
@@ -175,6 +179,11 @@ impl<'a> ReadPass<'a> {
                 _ => self.chunk(name, chunk, id),
             }
         }
+    }
+
+    /// Returns true if a file had objects before.
+    fn had_objects(&self, name: &Arc<str>) -> bool {
+        self.before.current.values().any(|current| current.file == *name)
     }
 
     /// Returns true if this version was the current one before.
