@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::source::{self, Access, KindStatus, Selection, Source, SourceConfig};
+use portcullis::source::{self, Access, KindStatus, ListWatchOptions, Selection, Source, SourceConfig};
 use portcullis_cluster::{Event, Index, Kind, NamespacedName};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -24,7 +24,10 @@ impl Follower {
     pub(crate) async fn start(name: &str, access: Access, required: &[&str]) -> Self {
         let (sink, batches) = mpsc::channel(4);
         let selections = vec![Selection::all(Kind::Service)];
-        let config = SourceConfig::ApiServer { access, selections, options: options() };
+        // Longer than the pauses of a busy machine.
+        let limit = Duration::from_secs(2);
+        let options = ListWatchOptions { response_timeout: limit, idle_timeout: limit, ..options() };
+        let config = SourceConfig::ApiServer { access, selections, options };
         let source = source::spawn(config, sink).await.expect("the access is valid");
         let (index, name) = (Index::new(), name.to_owned());
         let mut follower = Follower { source, batches, index, required: Vec::new(), name };

@@ -2,6 +2,7 @@
 //! followed again without help. Faults that end only by time limits of minutes are tested with the source alone, in
 //! `tests/api_source/faults.rs`, with shorter limits.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -35,8 +36,9 @@ fn break_and_repair(row: Row) {
     let mut daemon = node.start_following(&format!("http://{}", proxy.address()), &[]);
     daemon.wait_until("the Service is served", || rules().contains("10.244.0.100 . 8080"));
     daemon.wait_healthy();
-    daemon.wait_until("the metrics are there", || failures().is_some());
-    let before = failures().unwrap();
+    let before = Cell::new(0.0);
+    daemon.wait_until("the metrics are there", || failures().map(|now| before.set(now)).is_some());
+    let before = before.get();
     match row.fault {
         Origin::Server(fault) => server.fail(fault),
         Origin::Connection(fault) => proxy.set(Some(fault)),
