@@ -1,5 +1,5 @@
 //! The tables of all policy fixtures in a real kernel: each step is one commit, after which the kernel's tables equal the
-//! desired ones.
+//! desired ones. The cases follow one another in one test, because each starts with the tables of the previous one.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,7 @@
 //! The policy fixtures, enforced by the daemons and checked with real packets: TCP and UDP, IPv4 and IPv6, on one node and
 //! across two, directly and through Services.
+//!
+//! A lab takes longer than most cases, so each test runs a group of cases in few labs, and prints the result of each.
 
 use crate::case::Case;
 use crate::enforcement::Daemons;

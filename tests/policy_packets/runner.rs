@@ -78,7 +78,10 @@ pub(crate) fn run_all(
         let (mut cluster, mut enforcement) = (TestCluster::up(corpus, cases, args), enforcement());
         let (mut times, mut wrong) = (Times::default(), Vec::new());
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let started = Instant::now();
             let results = run(&mut cluster, case, &mut *enforcement, &mut times);
+            let is_ok = results.iter().all(|result| result.failures.is_empty());
+            println!("{}: {} after {:.1?}", case.name, if is_ok { "ok" } else { "FAILED" }, started.elapsed());
             wrong.extend(results.into_iter().filter(|result| !result.failures.is_empty()));
         }
         (times, wrong)
