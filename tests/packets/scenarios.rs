@@ -43,8 +43,8 @@ scenarios! {
     isolation::a_rejected_service_is_isolated: [by_the_nft_tool by_the_legacy_tool],
     lab_table::all_expectations_are_met: all_modes,
     live_traffic::pods_are_replaced_under_live_traffic: all_modes_and_tools,
-    // The legacy tool requires root, and user-mode Linux has no other.
-    non_root::daemon_without_root: [by_the_nft_tool by_nftables by_ipvs_in_qemu],
+    // The legacy tool requires root, and user-mode Linux, in which IPVS mode is tested, has no other.
+    non_root::daemon_without_root: [by_the_nft_tool by_nftables],
     // IPVS mode passes too. Its rules are iptables mode's, and eight labs take minutes in user-mode Linux.
     options::local_traffic_detection: [by_the_nft_tool by_nftables],
     options::masquerading: all_modes,

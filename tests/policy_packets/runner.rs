@@ -81,7 +81,8 @@ pub(crate) fn run_all(
             let started = Instant::now();
             let results = run(&mut cluster, case, &mut *enforcement, &mut times);
             let is_ok = results.iter().all(|result| result.failures.is_empty());
-            println!("{}: {} after {:.1?}", case.name, if is_ok { "ok" } else { "FAILED" }, started.elapsed());
+            let outcome = if is_ok { "ok" } else { "FAILED" };
+            println!("{}: {outcome} after {:.1?}", case.name, started.elapsed());
             wrong.extend(results.into_iter().filter(|result| !result.failures.is_empty()));
         }
         (times, wrong)
