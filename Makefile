@@ -18,6 +18,8 @@ DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables 
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 UNIT := $(BUILD) mandoc:mandoc systemd-analyze:systemd
+# Tests of netlink/ that run under valgrind within minutes.
+MEMCHECK := drift generic nf_tables nfacct tables
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
 
 # Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.
@@ -25,7 +27,7 @@ fuzz: SECONDS ?= 60
 chaos: SECONDS ?= 600
 soak: SECONDS ?= 3600
 
-.PHONY: help demo test test-unit fuzz chaos soak bench lint bless deb qemu
+.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb qemu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +66,12 @@ soak: ## Change objects under traffic in all modes, SECONDS=3600 in total; fails
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(TEST))
 	SOAK_SECONDS='$(SECONDS)' $(CARGO) test --locked --test chaos -- soak:: --test-threads=1
+
+memcheck: ## Run the tests of code with system calls under valgrind, which checks their buffers (root)
+	$(call as_root,creates network namespaces and writes rules in them)
+	$(call install,$(TEST) valgrind:valgrind)
+	CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER='valgrind -q --error-exitcode=9' \
+		$(CARGO) test --locked -p portcullis-netlink $(MEMCHECK:%=--test %)
 
 bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, and packet rates (root)
 	$(call as_root,creates network namespaces and writes rules in them)
