@@ -14,7 +14,7 @@ use rustix::thread::{
 };
 
 /// The capabilities that the daemon and the iptables tools use: all of netfilter, links and routes; raw sockets, through
-/// which the legacy tools access their tables.
+/// which the legacy tools access their tables, and both variants the ipsets that rules of IPVS mode match.
 const USED: [CapabilitySet; 2] = [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW];
 
 /// Makes the permitted ones of the used capabilities effective and ambient, so that the tools have them too. Does nothing
@@ -58,7 +58,16 @@ pub(crate) fn user() -> u32 {
 
 /// Returns true if this process may change netfilter, links and routes.
 pub(crate) fn has_net_admin() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+    has(CapabilitySet::NET_ADMIN)
+}
+
+/// Returns true if this process may open raw sockets.
+pub(crate) fn has_net_raw() -> bool {
+    has(CapabilitySet::NET_RAW)
+}
+
+fn has(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
 /// Returns true if a process has CAP_NET_ADMIN; false also if that cannot be read.

@@ -26,6 +26,12 @@ pub enum DaemonError {
          Kubernetes: securityContext.capabilities.add)"
     )]
     NoNetAdmin,
+    /// The process may not open raw sockets, which the iptables tools need for rules that match ipsets.
+    #[error(
+        "this process has no CAP_NET_RAW, which --mode=ipvs requires, as the iptables tools look up ipsets through a raw \
+         socket: run it as root, give it the capability, or use --mode=nftables"
+    )]
+    NoNetRaw,
     /// The node's iptables tools are the legacy variant, and this process does not run as root.
     #[error(
         "the iptables tools of this node are the legacy variant, which requires root: run as root, or use --mode=nftables"

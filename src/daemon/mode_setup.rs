@@ -64,6 +64,9 @@ pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, Daem
     if !privileges::has_net_admin() {
         return Err(DaemonError::NoNetAdmin);
     }
+    if mode == ProxyMode::Ipvs && !privileges::has_net_raw() {
+        return Err(DaemonError::NoNetRaw);
+    }
     if !mode.uses_iptables() {
         let families = nftables::check_prerequisites()?;
         return Ok(Prerequisites { tools: Tools::find().ok(), kernels: Kernels::new(), families });

@@ -83,6 +83,9 @@ fn missing_privileges_are_named() {
             assert_eq!(output.status.code(), Some(2), "{mode}: {}", stderr(&output));
             assert!(stderr(&output).contains("this process has no CAP_NET_ADMIN"), "{}", stderr(&output));
         }
+        let output = once(&node, ",+net_admin", None, &["--mode=ipvs"]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("this process has no CAP_NET_RAW"), "{}", stderr(&output));
         tools(&node, "/usr/sbin/xtables-legacy-multi");
         let output = once(&node, ",+net_admin,+net_raw", Some(node.folder.path()), &["--mode=iptables"]);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
