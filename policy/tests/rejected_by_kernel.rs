@@ -1,0 +1,193 @@
+//! Policies whose rules a real kernel rejects: they are found one by one, and all others are enforced.
+//!
+//! A transport invalidates the rules with some port before the kernel sees them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../netlink/tests/namespace/mod.rs"]
+mod namespace;
+mod support;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Name;
+use portcullis_netlink::nf_tables::{Table, TableFamily};
+use portcullis_netlink::socket::{Datagram, KernelTransport, Transport, with_transports};
+use portcullis_policy::compile::DirtyPolicyObjects;
+use portcullis_policy::table::{self, Enforcer, PolicyOptions, RejectedPolicies, SearchStep};
+use portcullis_policy::{Compiler, Scope};
+use serde_json::json;
+use support::CompiledCluster;
+
+/// The port whose rules are rejected.
+const BAD: u16 = 6666;
+
+/// A transport that gives the value of comparisons with [`BAD`] an attribute type that the kernel does not know.
+#[derive(Debug)]
+struct Invalidating {
+    kernel: KernelTransport,
+    is_active: Arc<AtomicBool>,
+}
+
+impl Transport for Invalidating {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let [high, low] = BAD.to_be_bytes();
+        // NFTA_DATA_VALUE with two bytes.
+        let value = [6, 0, 1, 0, high, low];
+        let mut sent = bytes.to_vec();
+        if self.is_active.load(Relaxed) {
+            let found: Vec<usize> =
+                (0..sent.len()).filter(|at| sent[*at..].starts_with(&value)).map(|at| at + 2).collect();
+            found.into_iter().for_each(|at| sent[at] = 15);
+        }
+        self.kernel.send(&sent)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+        self.kernel.receive(buffer, is_nonblocking)
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        self.kernel.wait()
+    }
+
+    fn port(&self) -> io::Result<u32> {
+        self.kernel.port()
+    }
+
+    fn drop_matching(&self, offset: u32, value: u32) -> io::Result<()> {
+        self.kernel.drop_matching(offset, value)
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        self.kernel.set_nonblocking()
+    }
+
+    fn set_receive_buffer(&self, bytes: i32) {
+        self.kernel.set_receive_buffer(bytes);
+    }
+
+    fn set_send_buffer(&self, bytes: i32) {
+        self.kernel.set_send_buffer(bytes);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.kernel.fd()
+    }
+}
+
+struct Node {
+    cluster: CompiledCluster,
+    compiler: Compiler,
+    enforcer: Enforcer,
+    rejected: RejectedPolicies,
+    was_committed: bool,
+    now: Instant,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut cluster = CompiledCluster::new(&[]);
+        cluster.apply(&json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "x", "name": "a", "labels": {"app": "a"}},
+            "spec": {"nodeName": "n"}, "status": {"podIPs": [{"ip": "10.244.1.10"}]}}));
+        Node {
+            cluster,
+            compiler: Compiler::new(Scope::Node(Name::new("n"))),
+            enforcer: Enforcer::open(PolicyOptions::default()).unwrap(),
+            rejected: RejectedPolicies::default(),
+            was_committed: false,
+            now: Instant::now(),
+        }
+    }
+
+    fn allow(&mut self, policy: &str, port: u16) {
+        self.cluster.apply(&json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "x", "name": policy},
+            "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": port}]}]}}));
+    }
+
+    /// Syncs as the daemon does, until no further sync is needed.
+    fn sync(&mut self) {
+        for _ in 0..100 {
+            self.rejected.prepare(&mut self.compiler, self.now);
+            let dirty: DirtyPolicyObjects = self.cluster.take_dirty();
+            let changes = self.compiler.update(&self.cluster.index, &dirty);
+            self.enforcer.apply(&changes, self.compiler.compiled());
+            let is_incomplete = !self.was_committed && self.rejected.is_searching();
+            let result = match is_incomplete {
+                true => self.enforcer.validate(),
+                false => self.enforcer.sync().map(drop),
+            };
+            match result {
+                Ok(()) => {
+                    self.rejected.accepted(&mut self.compiler, self.now);
+                    self.was_committed |= !is_incomplete;
+                    if !is_incomplete && !self.rejected.is_searching() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    assert!(self.enforcer.may_be_caused_by_policy(&error), "{error}");
+                    let step = self.rejected.rejected(&mut self.compiler, error.to_string());
+                    assert_eq!(step, SearchStep::HeldBack, "{error}");
+                }
+            }
+        }
+        panic!("the search ends");
+    }
+
+    fn found(&self) -> Vec<(String, String)> {
+        self.rejected.all().map(|(id, reason)| (id.policy.to_string(), reason.to_owned())).collect()
+    }
+}
+
+fn kernel_table() -> Option<Table> {
+    table::read(TableFamily::Inet).unwrap().map(|(table, _)| table)
+}
+
+/// Returns the rules of a policy in the kernel.
+fn rules(policy: &str) -> Vec<String> {
+    let table = kernel_table().expect("a table");
+    let prefix = format!("policy-in-x/{policy}-");
+    let (_, chain) = table.chains.iter().find(|(name, _)| name.starts_with(&prefix)).expect("its chain");
+    chain.rules.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn rejected_policies_are_found_and_all_others_are_enforced() {
+    let is_active = Arc::new(AtomicBool::new(true));
+    let active = Arc::clone(&is_active);
+    let open =
+        move |request: &portcullis_netlink::socket::OpenRequest<'_>| -> io::Result<Box<dyn Transport>> {
+            let kernel = request.open_in_kernel().map_err(io::Error::other)?;
+            Ok(Box::new(Invalidating { kernel, is_active: Arc::clone(&active) }))
+        };
+    namespace::inside(move || {
+        with_transports(open, || {
+            let mut node = Node::new();
+            (0..8).for_each(|n| node.allow(&format!("p{n}"), if n == 3 { BAD } else { 80 }));
+            node.sync();
+            let found = node.found();
+            assert!(found.len() == 1 && found[0].0 == "NetworkPolicy x/p3", "{found:?}");
+            assert!(found[0].1.contains("a rule of chain policy-in-x/p3-"), "{found:?}");
+            assert_eq!((rules("p3").len(), rules("p2").len()), (0, 1), "it isolates its pods");
+
+            // A policy with an accepted version keeps it, while others change.
+            [("p5", BAD), ("p6", 81)].into_iter().for_each(|(name, port)| node.allow(name, port));
+            node.sync();
+            assert_eq!(node.found().len(), 2);
+            assert!(rules("p5")[0].contains("80") && rules("p6")[0].contains("81"), "{:?}", rules("p6"));
+
+            is_active.store(false, Relaxed);
+            node.now += Duration::from_secs(31);
+            node.sync();
+            assert_eq!(node.found(), []);
+            assert!(["p3", "p5"].iter().all(|name| rules(name)[0].contains("6666")));
+        });
+    });
+}
