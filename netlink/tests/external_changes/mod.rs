@@ -63,6 +63,9 @@ pub(crate) fn apply_all(
                 if let Some(script) = apply(change, family, name) {
                     accepted.insert((verb, object));
                     check(&script);
+                } else if number > 2 && !accepted.contains(&(verb, object)) {
+                    // nft does not have the verb.
+                    break;
                 }
             }
         }
