@@ -39,13 +39,14 @@ pub(crate) struct CheckCounts {
     pub(crate) probed: usize,
 }
 
-/// Checks the rules of a quiet moment against the model. Repeats with rules read again until they are as expected: the
+/// Checks the rules of a quiet moment against the model. `is_disturbed`: another process has changed them. Repeats with rules read again until they are as expected: the
 /// daemon may still restore what another process has changed.
 pub(crate) fn rules(
     node: &mut NodeUnderTest,
     cluster: &ModelCluster,
     random: &mut Random,
     counts: &mut CheckCounts,
+    is_disturbed: bool,
     limit: Duration,
 ) -> Result<(), Violation> {
     let Some(mode) = node.mode() else { return Ok(()) };
@@ -56,7 +57,11 @@ pub(crate) fn rules(
             Mode::Ipvs => wrong_virtual_servers(node, cluster, counts),
             _ => wrong_outcomes(node, cluster, mode, &sample),
         };
-        let found: Vec<String> = found.into_iter().chain(isolated(node)).collect();
+        let mut found: Vec<String> = found.into_iter().chain(isolated(node)).collect();
+        if found.is_empty() && mode == Mode::Ipvs && is_disturbed {
+            // Addresses, ipsets and rules, which the model does not have.
+            found.extend(node.diff());
+        }
         if found.is_empty() {
             break;
         }

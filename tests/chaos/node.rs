@@ -203,6 +203,15 @@ impl NodeUnderTest {
         get(&self.netns(), METRICS, "/metrics")
     }
 
+    /// Returns the output of `portcullis diff` if it finds a difference or fails.
+    pub(crate) fn diff(&self) -> Option<String> {
+        let mut command = self.program();
+        command.arg("diff").args(self.arguments(self.mode()?)).arg(format!("--master={}", self.server.url()));
+        let output = command.output().expect("the program is built");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (!output.status.success()).then(|| text(&output.stdout) + &text(&output.stderr))
+    }
+
     pub(crate) fn tools(&self) -> Tools {
         self.tools
     }

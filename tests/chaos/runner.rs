@@ -76,6 +76,7 @@ pub(crate) fn run(scenario: &Scenario, limit: Duration) -> Result<Counts, Failur
         random: Random::new(scenario.seed ^ 0x5eed),
         mode: scenario.mode,
         has_synced: false,
+        is_disturbed: false,
         is_server_down: false,
         has_hung: false,
         traffic: None,
@@ -98,6 +99,8 @@ struct Run<'a> {
     mode: Mode,
     /// The daemon has synced since its start.
     has_synced: bool,
+    /// Another process has changed rules since the last quiet moment.
+    is_disturbed: bool,
     is_server_down: bool,
     /// A request of the daemon may wait for a response for ever.
     has_hung: bool,
@@ -173,7 +176,14 @@ impl Run<'_> {
         self.mend_server(node);
         self.start(node, self.mode);
         quiet::wait(node, self.scenario.policies, self.limit)?;
-        check::rules(node, &self.cluster, &mut self.random, &mut self.counts.checks, self.limit)?;
+        check::rules(
+            node,
+            &self.cluster,
+            &mut self.random,
+            &mut self.counts.checks,
+            std::mem::take(&mut self.is_disturbed),
+            self.limit,
+        )?;
         self.has_synced = true;
         self.traffic.iter_mut().for_each(Traffic::settle);
         Ok(())
@@ -185,6 +195,7 @@ impl Run<'_> {
         if !self.has_synced && command.contains("drop") {
             return;
         }
+        self.is_disturbed = true;
         self.traffic.iter_mut().for_each(Traffic::disturb);
         let Some(command) = rules_names::fill_in(&node.netns(), command, &mut self.random) else { return };
         let mut shell = node.netns().command("sh");

@@ -78,7 +78,7 @@ fn soak(mode: Mode, duration: Duration) -> Result<Report, String> {
     }
     quiet::wait(&mut node, policies, LIMIT).map_err(|error| format!("{error}\n{}", node.log()))?;
     let [connections, node_port, datagrams, denied] = traffic.stop();
-    let diff = diff(&node, mode);
+    let diff = node.diff();
     let report = Report {
         mode,
         policies,
@@ -93,16 +93,6 @@ fn soak(mode: Mode, duration: Duration) -> Result<Report, String> {
     };
     node.stop(Signal::Term).map_err(|error| error.to_string())?;
     Ok(report)
-}
-
-/// Returns the output of `portcullis diff` if it finds a difference or fails.
-fn diff(node: &NodeUnderTest, mode: Mode) -> Option<String> {
-    let mut command = node.program();
-    command.arg("diff").args(node.arguments(mode)).arg(format!("--master={}", node.server.url()));
-    let output = command.output().expect("the program is built");
-    (!output.status.success()).then(|| {
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-    })
 }
 
 /// Continuous traffic.
