@@ -74,7 +74,7 @@ pub(crate) mod tests {
         assert_eq!((quarters.descriptors, quarters.threads), ([21, 20], [7, 5]));
         let last: Vec<Sample> =
             samples.iter().map(|s| Sample { descriptors: s.descriptors + 2, ..*s }).collect();
-        let leak: Vec<Sample> = samples[..50].iter().chain(&last[50..]).copied().collect();
+        let leak: Vec<Sample> = samples[..60].iter().chain(&last[60..]).copied().collect();
         assert_eq!(Quarters::new(&leak).unwrap().descriptors, [21, 22]);
         assert_eq!(Quarters::new(&samples[..3]), None);
     }
