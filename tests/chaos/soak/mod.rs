@@ -113,18 +113,19 @@ impl Traffic {
             let traffic = node.prober(client, true).connections(Protocol::Tcp, to, options);
             traffic.expect("the client exists")
         };
-        let interval = if uml::is_inside() { 60 } else { 20 };
+        // Long timeouts, in milliseconds: a busy machine may stop for seconds, and an emulated one for longer.
+        let (interval, timeout) = if uml::is_inside() { (60, 40_000) } else { (20, 10_000) };
         let node_port = SocketAddr::new(node_addresses(NODE)[0], STABLE_NODE_PORT);
         let datagrams = node.prober(Client::Pod(index), true).datagrams(
             // Directly to a pod: conntrack keeps the flow, and policies apply.
             (crate::pools::stable_servers()[1].addresses()[0], crate::pools::UDP_PORT).into(),
-            options(interval, 10_000),
+            options(interval, timeout),
         );
         let denied: SocketAddr = (DENIED.addresses()[0], TCP_PORTS[0]).into();
         Traffic {
             generators: [
-                Some(connections(Client::Pod(index), STABLE, options(interval, 10_000))),
-                Some(connections(Client::Outside, node_port, options(3 * interval, 10_000))),
+                Some(connections(Client::Pod(index), STABLE, options(interval, timeout))),
+                Some(connections(Client::Outside, node_port, options(3 * interval, timeout))),
                 Some(datagrams.expect("the client exists")),
                 policies.then(|| connections(Client::Pod(index), denied, options(200, 300))),
             ],
