@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis_machines::uml;
+
 use super::runner::{self, Failure};
 use super::scenario::Scenario;
 use super::violation::Invariant;
@@ -21,11 +23,13 @@ enum Attempt {
     OutOfTime,
 }
 
-/// Time limit of quiet moments: shorter than that of other scenarios, because most attempts wait for it.
-const LIMIT: Duration = Duration::from_secs(40);
+/// Returns the time limit of quiet moments: shorter than that of other scenarios, because most attempts wait for it.
+fn limit() -> Duration {
+    Duration::from_secs(if uml::is_inside() { 150 } else { 45 })
+}
 
 fn attempt(candidate: &Scenario, invariant: Invariant) -> Attempt {
-    match runner::run(candidate, LIMIT) {
+    match runner::run(candidate, limit()) {
         Err(failure) if failure.violation.invariant == invariant => Attempt::Fails(failure),
         // It fails in another way, which is another fault.
         _ => Attempt::Passes,
