@@ -132,7 +132,7 @@ fn no_fault_of_manifests_removes_rules_or_needs_help() {
         ("a link to nothing", link_to_nothing, "No such file"),
         ("a link to itself", link_to_itself, "symbolic link"),
         ("an I/O error", io_error, "Input/output error"),
-        ("a pipe", pipe, "not a file"),
+        ("a pipe", pipe, "not a regular file"),
         ("no text", no_text, "invalid UTF-8"),
         ("malformed YAML", garbage, "a.yaml"),
         (
