@@ -1,6 +1,6 @@
 //! Limit of what is reported about objects of the cluster, such as metric series.
 //!
-//! Whoever creates objects chooses their number, and each report costs memory here and elsewhere. Below the limit nothing is
+//! Tenants choose the number of their objects, and each report costs memory here and elsewhere. Below the limit nothing is
 //! omitted. Above it, namespaces share the limit fairly: those with few items keep all, and only those with many lose some,
 //! the last ones in order.
 

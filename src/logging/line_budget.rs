@@ -1,6 +1,6 @@
 //! Rate limit of log lines by their place in the code.
 //!
-//! Many lines name an object of the cluster: an invalid field, a Service that is not served, rejected rules. Whoever creates
+//! Many lines name an object of the cluster: an invalid field, a Service that is not served, rejected rules. A tenant that creates
 //! such objects chooses their number. So each place in the code may log a burst of lines, and then one line per second.
 //! Omitted lines are counted, and reported with their place. Health and metrics show the state of all objects in any case.
 //! Lines for debugging are not limited.

@@ -14,7 +14,7 @@ const NOT_SERVED: &str = "FrontendNotServed";
 /// The maximum number of frontends of a Service that a log line names.
 const NAMED: usize = 3;
 
-/// The maximum number of notices of one sync. Fewer lead to Events, as namespaces have budgets.
+/// The maximum number of notices of one sync. Fewer become Events, as each namespace has a budget.
 const NOTICES: usize = 1000;
 
 /// Changes to the unserved frontends.

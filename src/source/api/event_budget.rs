@@ -1,6 +1,6 @@
 //! Rate limit of Events about objects of the cluster.
 //!
-//! Whoever creates objects chooses how many of them have problems. Each Event is a request to the API server of every node,
+//! Tenants choose how many of their objects have problems. Each Event is a request to the API server of every node,
 //! and all wait in one queue. So each namespace has a budget, and Events about objects leave room in the queue for those
 //! about the node. client-go limits Events by object, which does not limit many objects.
 
