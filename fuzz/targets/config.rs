@@ -20,7 +20,8 @@ fn file(input: &[u8], name: &str) {
     let invocation = invoke(name, text);
     invocation.warnings.iter().for_each(|warning| assert!(!warning.to_string().is_empty()));
     if let Err(errors) = &invocation.config {
-        let lines = text.matches('\n').count() + 1;
+        // In YAML, a carriage return alone also ends a line.
+        let lines = text.matches(['\n', '\r']).count() + 1;
         for error in errors.iter() {
             assert!(has_position(error, lines), "{error:?} of {lines} lines");
             assert!(!error.to_string().is_empty());

@@ -7,7 +7,8 @@ use super::objects;
 /// Parses a file as YAML and as JSON.
 pub(crate) fn documents(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    let lines = text.matches('\n').count() + 1;
+    // In YAML, a carriage return alone also ends a line.
+    let lines = text.matches(['\n', '\r']).count() + 1;
     for file in ["m.yaml", "m.json"] {
         let mut previous = 1;
         for chunk in manifest::split(file, text).unwrap() {

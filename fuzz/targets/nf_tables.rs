@@ -33,11 +33,11 @@ pub(crate) fn dump(input: &[u8]) {
         let kernel = FakeNfTables::default();
         let read_back = kernel.run(|| {
             let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
-            // The fake kernel accepts what the real one would reject, such as sets of unmatched lengths.
-            nf_tables::commit(&mut socket, &mut desired_from(&table)).map(|_| ()).unwrap();
+            // A dump may lack objects that others refer to, which the kernel rejects.
+            nf_tables::commit(&mut socket, &mut desired_from(&table)).ok()?;
             nf_tables::read(&mut socket, FAMILY, TABLE).unwrap()
         });
-        let (read_back, unknown) = read_back.expect("the table was written");
+        let Some((read_back, unknown)) = read_back else { return };
         assert_eq!(unknown, Vec::<String>::new());
         assert_eq!(read_back, table);
     }

@@ -132,7 +132,13 @@ pub(super) fn decode_element(
             a::ELEMENT_KEY_END => element.last = Some(read_key(&attribute)?),
             a::ELEMENT_DATA => {
                 element.data = Some(match Data::read(&attribute)? {
-                    Data::Bytes(bytes) => ElementData::Value(Key::from_kernel(bytes)),
+                    Data::Bytes(bytes) if bytes.len() == spec.data_length() => {
+                        ElementData::Value(Key::from_kernel(bytes))
+                    }
+                    Data::Bytes(bytes) => {
+                        let (kind, expected, present) = (attribute.kind, spec.data_length(), bytes.len());
+                        return Err(Malformed::Payload { kind, expected, present });
+                    }
                     Data::Verdict(verdict) => ElementData::Verdict(verdict),
                 });
             }

@@ -302,7 +302,9 @@ impl Printer {
                     Header::Network => "nh",
                     Header::Transport => "th",
                 };
-                self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Format::Number);
+                // In bits. Rules of other processes may have any numbers here.
+                let [offset, length] = [offset, length].map(|bytes| u64::from(bytes) * 8);
+                self.put(to, format!("@{header},{offset},{length}"), Format::Number);
             }
         }
     }
