@@ -26,7 +26,7 @@ pub(super) enum RequestError {
     #[error("no data from the API server for {} s", .0.as_secs())]
     TimedOut(Duration),
     /// The response is not what the API specifies.
-    #[error("malformed response of the API server: {0}")]
+    #[error("malformed response of the API server: {}", shortened(.0.clone()))]
     Malformed(String),
     /// The pages of a list repeat, or there are too many.
     #[error(
@@ -136,7 +136,8 @@ impl StatusError {
     }
 }
 
-/// Truncates a text of the server, which is shown in logs and by health checks.
+/// Truncates a text of the server, which is shown in logs and by health checks. Messages of parsers repeat values of any
+/// length.
 fn shortened(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_ERROR_TEXT) {
         text.truncate(end);
