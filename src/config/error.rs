@@ -102,7 +102,7 @@ pub enum ConfigError {
 /// How many errors of a configuration are shown.
 pub(super) const MAX_SHOWN: usize = 100;
 
-/// All errors of a configuration; never empty. Displays one line per error, up to [`MAX_SHOWN`] of them.
+/// All errors of a configuration; never empty. Displays one line per error, up to `MAX_SHOWN` of them.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
 

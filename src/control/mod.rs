@@ -8,8 +8,8 @@
 //!        --once, health, metrics, Events (`observe`)
 //! ```
 //!
-//! A controller that implements [`Controller`] and is added to the loop gets its objects from the source, health, metrics,
-//! Events and `--once` by its [`Declaration`] and [`Status`] alone.
+//! A controller that implements `Controller` and is added to the loop gets its objects from the source, health, metrics,
+//! Events and `--once` by its `Declaration` and `Status` alone.
 //!
 //! While a controller's work runs, changes are collected for its next sync.
 
