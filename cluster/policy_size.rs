@@ -8,7 +8,7 @@ use crate::label_selector::RawLabelSelector;
 use crate::problem::Problem;
 
 /// The most entries of a policy: one for each address block, exception, port number, label and value of a selector, and
-/// [`WEIGHT`] for each rule, each selector and each named port, which cost the compiler and the kernel more. The address ranges of
+/// `WEIGHT` for each rule, each selector and each named port, which cost the compiler and the kernel more. The address ranges of
 /// a large cloud provider (10,000 blocks), or 900 rules with a selector and a port, are within the limit.
 pub const MAX_POLICY_ENTRIES: usize = 20_000;
 
