@@ -18,7 +18,7 @@ use transport::FakeSocket;
 pub(super) struct FakeNfTables(Arc<Mutex<Ruleset>>);
 
 impl FakeNfTables {
-    /// Runs `action`, in which all sockets lead to this kernel.
+    /// Runs `action`, with all of its sockets connected to this kernel.
     pub(super) fn run<T>(&self, action: impl FnOnce() -> T) -> T {
         let kernel = self.clone();
         with_transports(move |_| Ok(Box::new(FakeSocket::new(kernel.clone())?)), action)

@@ -71,7 +71,7 @@ impl Scenario for Ipvs {
         for frontend in kept_frontends() {
             let found = endpoints(&frontend);
             assert!(!found.is_empty(), "{context}: {frontend:?} is not served");
-            assert!(found.is_subset(&frontend.endpoints), "{context}: {frontend:?} leads to {found:?}");
+            assert!(found.is_subset(&frontend.endpoints), "{context}: {frontend:?} routes to {found:?}");
             check_address(&frontend, context);
         }
     }

@@ -71,7 +71,7 @@ impl Scenario for Nftables {
         for frontend in kept_frontends() {
             let found =
                 reached(&table, &frontend).unwrap_or_else(|| panic!("{context}: {frontend:?} is not served"));
-            assert!(found.is_subset(&frontend.endpoints), "{context}: {frontend:?} leads to {found:?}");
+            assert!(found.is_subset(&frontend.endpoints), "{context}: {frontend:?} routes to {found:?}");
         }
     }
 
