@@ -47,6 +47,43 @@ pub(super) struct Process<'a> {
 /// The input of a program.
 pub(super) struct Input<'p, 'a>(pub(super) &'p mut Process<'a>);
 
+/// A program whose output is read.
+trait OutputReader {
+    /// Returns true if its output has ended or it must be killed.
+    fn is_finished(&self) -> bool;
+
+    /// Returns true if the program has ended. Another process may still have its pipes.
+    fn has_ended(&self) -> bool;
+
+    /// Waits for output, and reads it. Returns false if none arrived for a while.
+    fn read(&mut self) -> bool;
+}
+
+/// Reads until the output ends or, as another process may have the pipes, until the program has ended and its output is read.
+fn read_until_end(reader: &mut impl OutputReader) {
+    while !reader.is_finished() {
+        // The order matters: all that a program printed is in its pipes once it has ended.
+        let has_ended = reader.has_ended();
+        if !reader.read() && has_ended {
+            break;
+        }
+    }
+}
+
+impl OutputReader for Process<'_> {
+    fn is_finished(&self) -> bool {
+        self.failure.is_some() || (self.stdout.is_none() && self.stderr.is_none())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.child.as_ref().is_some_and(running::has_ended)
+    }
+
+    fn read(&mut self) -> bool {
+        self.exchange(false)
+    }
+}
+
 impl<'a> Process<'a> {
     /// Starts a program. With `has_input` its input is fed and its output discarded.
     pub(super) fn start(
@@ -95,13 +132,9 @@ impl<'a> Process<'a> {
     /// Closes its input, reads the rest of its output, and waits for its end.
     pub(super) fn finish(mut self) -> Result<ProgramEnd, ProgramError> {
         self.stdin = None;
-        while self.failure.is_none() && (self.stdout.is_some() || self.stderr.is_some()) {
-            if !self.exchange(false) && self.child.as_ref().is_some_and(running::has_ended) {
-                break;
-            }
-        }
+        read_until_end(&mut self);
         let mut pause = PAUSES[0];
-        while self.failure.is_none() && !self.child.as_ref().is_some_and(running::has_ended) {
+        while self.failure.is_none() && !self.has_ended() {
             self.check_limits();
             thread::sleep(pause);
             pause = (pause * 2).min(PAUSES[1]);
@@ -278,5 +311,44 @@ impl Write for Input<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that prints a text and ends after a number of waits for its output.
+    struct Printer {
+        waits_until_end: usize,
+        is_text_read: bool,
+    }
+
+    impl OutputReader for Printer {
+        fn is_finished(&self) -> bool {
+            false
+        }
+
+        fn has_ended(&self) -> bool {
+            self.waits_until_end == 0
+        }
+
+        fn read(&mut self) -> bool {
+            if self.has_ended() {
+                return !std::mem::replace(&mut self.is_text_read, true);
+            }
+            // It prints and ends just after this wait.
+            self.waits_until_end -= 1;
+            false
+        }
+    }
+
+    #[test]
+    fn output_of_a_program_that_ends_between_a_wait_and_the_check_is_read() {
+        for waits_until_end in 0..3 {
+            let mut printer = Printer { waits_until_end, is_text_read: false };
+            read_until_end(&mut printer);
+            assert!(printer.is_text_read, "the program ended after {waits_until_end} waits");
+        }
     }
 }

@@ -49,6 +49,16 @@ pub enum ToolError {
         /// The table.
         table: &'static str,
     },
+    /// The tool succeeded, but printed no version.
+    #[error(
+        "{tool} --version printed no version: expected `iptables v1.8.9 (nf_tables)` or similar, got {printed:?}"
+    )]
+    NoVersion {
+        /// The program.
+        tool: String,
+        /// Its output, of limited length.
+        printed: String,
+    },
     /// Another process holds the xtables lock.
     #[error("{tool} could not get the xtables lock in time; retrying")]
     Locked {
@@ -89,9 +99,10 @@ impl From<ToolError> for SyncError {
                 (SyncErrorKind::PrerequisiteMissing, source.raw_os_error())
             }
             ToolError::Failed { .. } => (SyncErrorKind::ToolFailed, None),
-            ToolError::Unusable { .. } | ToolError::Unfinished(_) | ToolError::Incomplete { .. } => {
-                (SyncErrorKind::ToolUnusable, None)
-            }
+            ToolError::Unusable { .. }
+            | ToolError::Unfinished(_)
+            | ToolError::Incomplete { .. }
+            | ToolError::NoVersion { .. } => (SyncErrorKind::ToolUnusable, None),
             ToolError::Locked { .. } => (SyncErrorKind::Locked, None),
         };
         SyncError::new(kind, error).with_errno(errno)

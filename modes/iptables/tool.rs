@@ -79,9 +79,10 @@ impl Tools {
         let tool = format!("iptables{infix}");
         let (end, version_line) = program(&tool, ["--version"]).output()?;
         check(&tool, end)?;
-        // For example: iptables v1.8.9 (nf_tables)
-        let version =
-            version_line.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("0").to_owned();
+        let version = parse_version(&version_line).ok_or_else(|| ToolError::NoVersion {
+            tool,
+            printed: version_line.trim().chars().take(100).collect(),
+        })?;
         let flavour = if version_line.contains("nf_tables") { Flavour::Nft } else { Flavour::Legacy };
         Ok(Tools { flavour, version, infix })
     }
@@ -183,6 +184,12 @@ impl Flavour {
             Flavour::Legacy => "-legacy",
         }
     }
+}
+
+/// Returns the version in the output of `iptables --version`, such as `iptables v1.8.9 (nf_tables)`.
+fn parse_version(output: &str) -> Option<String> {
+    let is_version = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
+    output.split_whitespace().find_map(|word| word.strip_prefix('v').filter(is_version)).map(str::to_owned)
 }
 
 /// Returns the existing legacy tables of a family.
@@ -345,6 +352,19 @@ mod tests {
             let mut lines = Vec::new();
             in_save_format(listed, &mut |line| lines.push(line.to_owned()));
             assert_eq!(lines, [dumped]);
+        }
+    }
+
+    #[test]
+    fn version_is_read_or_missing() {
+        for (output, version) in [
+            ("iptables v1.8.9 (nf_tables)\n", Some("1.8.9")),
+            ("iptables v1.4.21\n", Some("1.4.21")),
+            ("iptables v1.8.11 (legacy)\n", Some("1.8.11")),
+            ("", None),
+            ("iptables version unknown\n", None),
+        ] {
+            assert_eq!(parse_version(output).as_deref(), version, "{output:?}");
         }
     }
 
