@@ -17,7 +17,9 @@ BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
-UNIT := $(BUILD) mandoc:mandoc systemd-analyze:systemd
+# For the download of the programs that tests run.
+TOOLS := pip3:python3-pip unzip:unzip
+UNIT := $(BUILD) $(TOOLS) mandoc:mandoc systemd-analyze:systemd
 # Tests of netlink/ that run under valgrind within minutes.
 MEMCHECK := drift generic nf_tables nfacct tables
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
@@ -27,7 +29,7 @@ fuzz: SECONDS ?= 60
 chaos: SECONDS ?= 600
 soak: SECONDS ?= 3600
 
-.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb qemu
+.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb qemu tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,12 +44,14 @@ test: ## Run all tests, including those with real packets (root)
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(TEST))
 	$(fetch_kernel)
+	$(fetch_tools)
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 
 test-unit: ## Run the tests that need neither root nor other machines; under a minute once built
 	$(call install,$(UNIT))
+	$(fetch_tools)
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	@# Properties are tested with 64 cases each; `make test` runs four times as many.
 	PROPTEST_CASES=$${PROPTEST_CASES:-64} $(CARGO) nextest run --locked --workspace --profile unit
@@ -99,6 +103,10 @@ qemu: ## Fetch the kernel that some tests boot, for running them without make
 	$(call install,$(QEMU))
 	$(fetch_kernel)
 
+tools: ## Fetch the programs that some tests run (helm, kubectl, promtool), for running them without make
+	$(call install,$(TOOLS))
+	$(fetch_tools)
+
 bless: ## Regenerate the golden files and docs pages that tests compare with; then review the diff
 	$(call install,$(BUILD))
 	BLESS=1 $(CARGO) test --locked --test golden_policies rendered_table_matches_the_golden_file
@@ -126,6 +134,11 @@ endef
 # Downloads the kernel for QEMU machines to the folder where the tests expect it.
 define fetch_kernel
 machines/qemu/kernel.sh "$${CARGO_TARGET_DIR:-target}/qemu-kernel"
+endef
+
+# Downloads the programs that tests run to the folder where they expect them.
+define fetch_tools
+machines/tools/fetch.sh "$${CARGO_TARGET_DIR:-target}/test-tools"
 endef
 
 # Installs the packages of missing programs. $(1): PROGRAM:PACKAGE …

@@ -1,5 +1,5 @@
 //! Emulated machines that run a test, or another program, on a kernel of their own: [user-mode Linux](uml) and [QEMU](qemu).
-//! For tests and benchmarks only.
+//! For tests and benchmarks only. [`tools`] finds the programs that tests download.
 //!
 //! ```text
 //! test ─ inside ─ boots a kernel whose root is the host's ─ runs the same binary, the same test ─ inside ─ closure
@@ -10,6 +10,7 @@
 mod script;
 
 pub mod qemu;
+pub mod tools;
 pub mod uml;
 
 use std::any::Any;

@@ -70,6 +70,7 @@ impl Telemetry {
         let limits = Limits::new(config.sync.period, has_api_server);
         let health = Arc::new(Health::new(limits, started, progress));
         for Declaration { name, rules, .. } in declarations {
+            metrics.declare_syncs(*name, rules);
             health.set_syncs(*name, rules.iter().map(|rules| SyncHistory::new(rules)).collect(), false);
         }
         let status = Arc::clone(&source_health);
@@ -214,7 +215,8 @@ fn unreadable_problems(reasons: &[String]) -> Vec<HealthProblem> {
     reasons.iter().take(LISTED).cloned().chain(more).map(HealthProblem::warning).collect()
 }
 
-/// Returns the packets of a counter in the kernel; `None` if there is no such counter.
+/// Returns the packets of a counter in the kernel: 0 before the first sync creates it; `None` if the kernel has no such counters.
 fn packets(name: &str) -> Option<u64> {
-    Counters::open().and_then(|mut counters| counters.get(name)).ok().flatten().map(|counter| counter.packets)
+    let counter = Counters::open().and_then(|mut counters| counters.get(name)).ok()?;
+    Some(counter.map_or(0, |counter| counter.packets))
 }

@@ -1,5 +1,5 @@
 //! Tests of `deploy/`: manifests are valid, the program accepts their arguments, and their permissions are exactly the ones it
-//! needs; the files of the Debian package exist.
+//! needs; alerts fire; the files of the Debian package exist.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,4 +7,5 @@ mod chart;
 mod helm;
 mod kustomize;
 mod manifests;
+mod monitoring;
 mod package;

@@ -10,6 +10,7 @@ mod api_server;
 mod clock;
 mod cluster;
 mod config_file;
+mod counters;
 mod daemon;
 mod descriptors;
 mod failures;

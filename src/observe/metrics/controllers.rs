@@ -10,6 +10,9 @@ use super::register::Registrar;
 /// Buckets of sync durations: from 0.1 ms to 100 s.
 const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 10.0, 100.0];
 
+/// Results of syncs.
+const RESULTS: [&str; 2] = ["success", "failure"];
+
 /// Metrics that all controllers have.
 pub(super) struct ControllerMetrics {
     syncs: CounterVec,
@@ -41,11 +44,20 @@ impl ControllerMetrics {
     }
 }
 
+impl ControllerMetrics {
+    /// Creates the series of a controller, each with the value 0.
+    pub(super) fn declare(&self, controller: &str) {
+        RESULTS.iter().for_each(|result| drop(self.syncs.with_label_values(&[controller, result])));
+        drop(self.duration.with_label_values(&[controller]));
+        self.isolated.with_label_values(&[controller]).set(0.0);
+    }
+}
+
 impl Metrics {
     /// Records a finished sync of a controller.
     pub fn controller_synced(&self, controller: &str, has_succeeded: bool, took: Duration) {
         let controllers = &self.0.portcullis.controllers;
-        let result = if has_succeeded { "success" } else { "failure" };
+        let result = RESULTS[usize::from(!has_succeeded)];
         controllers.syncs.with_label_values(&[controller, result]).inc();
         controllers.duration.with_label_values(&[controller]).observe(took.as_secs_f64());
     }

@@ -10,6 +10,9 @@ use crate::config::ProxyMode;
 
 const FAMILY: &[&str] = &["ip_family"];
 
+/// Status codes of the health endpoints.
+const HEALTH_STATUSES: [&str; 2] = ["200", "503"];
+
 /// kube-proxy's metrics. Metrics that the mode does not have are `None`.
 pub(super) struct KubeProxyMetrics {
     pub(super) sync: HistogramVec,
@@ -42,7 +45,7 @@ pub(super) struct IptablesMetrics {
 impl KubeProxyMetrics {
     pub(super) fn register(to: Registrar<'_>, mode: ProxyMode) -> Self {
         let durations = |name, help| to.histograms(name, help, FAMILY, sync_buckets());
-        KubeProxyMetrics {
+        let metrics = KubeProxyMetrics {
             sync: durations("kubeproxy_sync_proxy_rules_duration_seconds", "Duration of syncs"),
             last_synced: to.gauges(
                 "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
@@ -113,7 +116,26 @@ impl KubeProxyMetrics {
                 )
             }),
             iptables: mode.has_iptables_metrics().then(|| IptablesMetrics::register(to)),
+        };
+        for responses in [&metrics.healthz, &metrics.livez] {
+            HEALTH_STATUSES.iter().for_each(|status| drop(responses.with_label_values(&[status])));
         }
+        metrics
+    }
+
+    /// Creates the counters and histograms of an IP family that is synced, each with the value 0. The times of syncs are absent
+    /// until there is one, as in kube-proxy.
+    pub(super) fn declare_family(&self, family: &str) {
+        let scopes = self.full_and_partial.iter().flat_map(|(full, partial)| [full, partial]);
+        let histograms = [&self.sync, &self.network_programming, &self.conntrack_reconciled];
+        for histogram in histograms.into_iter().chain(scopes) {
+            drop(histogram.with_label_values(&[family]));
+        }
+        let partial_restores = self.iptables.as_ref().map(|iptables| &iptables.partial_restore_failures);
+        let counters = self.restore_failures.iter().chain(partial_restores);
+        counters
+            .chain([&self.conntrack_deleted])
+            .for_each(|counter| drop(counter.with_label_values(&[family])));
     }
 }
 

@@ -26,6 +26,7 @@ pub use build_info::{KUBERNETES_MINOR, git_version};
 pub use connections::ConnectionMetrics;
 
 use crate::config::ProxyMode;
+use crate::control::ControllerName;
 use crate::fair_limit::{Limited, limit};
 use crate::source::KindStatus;
 use kube_proxy::KubeProxyMetrics;
@@ -73,6 +74,19 @@ impl Metrics {
         build_info::register(to);
         to.add(process::Process::new());
         Metrics(Arc::new(Inner { registry, kube_proxy, portcullis }))
+    }
+
+    /// Creates the series of a controller's syncs of these sets of rules, each with the value 0. The first event is then an
+    /// increase, which a counter that appears with the value 1 does not show.
+    pub(crate) fn declare_syncs(&self, name: ControllerName, rules: &[&'static str]) {
+        self.0.portcullis.controllers.declare(name.label);
+        if name.is_service_proxy {
+            for family in Family::BOTH.map(Family::as_str).iter().filter(|family| rules.contains(family)) {
+                self.0.kube_proxy.declare_family(family);
+                self.0.portcullis.declare_family(family);
+            }
+        }
+        self.0.portcullis.contention.with_label_values(&[name.label]).set(0.0);
     }
 
     /// Returns all metrics in Prometheus' text format.

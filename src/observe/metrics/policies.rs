@@ -19,6 +19,9 @@ const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 
 /// The number of series of each counter of dropped packets.
 const SERIES: usize = 2000;
 
+/// Extents of syncs: the whole table, or changes only.
+const EXTENTS: [&str; 2] = ["full", "partial"];
+
 /// NetworkPolicy metrics.
 pub(super) struct PolicyMetrics {
     sync: HistogramVec,
@@ -63,6 +66,8 @@ impl PolicyMetrics {
             dropped: DropCounters::new(),
         };
         to.add(policies.dropped.clone());
+        // These exist from the start, so that the first sync is an increase.
+        EXTENTS.iter().for_each(|extent| drop(policies.sync.with_label_values(&[extent])));
         policies
     }
 }
@@ -71,7 +76,7 @@ impl Metrics {
     /// Records a successful sync of policies, full or of changes only.
     pub fn policies_synced(&self, full: bool, took: Duration, at: std::time::SystemTime) {
         let policies = &self.0.portcullis.policies;
-        let extent = if full { "full" } else { "partial" };
+        let extent = EXTENTS[usize::from(!full)];
         policies.sync.with_label_values(&[extent]).observe(took.as_secs_f64());
         policies.last_synced.set(super::unix_seconds(at));
     }

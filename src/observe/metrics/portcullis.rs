@@ -39,8 +39,16 @@ pub(super) struct PortcullisMetrics {
 struct ToolTimeouts(Desc);
 
 impl ToolTimeouts {
-    /// The tools of the default flavour that write, and modprobe.
-    const NAMES: [&str; 3] = ["iptables-restore", "ip6tables-restore", "modprobe"];
+    /// Returns the names of all tools that the daemon runs: those of both variants of iptables, and modprobe.
+    fn names() -> impl Iterator<Item = String> {
+        let variants = ["iptables", "ip6tables"]
+            .into_iter()
+            .flat_map(|tool| ["", "-legacy", "-nft"].map(|variant| (tool, variant)));
+        let tools = variants.flat_map(|(tool, variant)| {
+            ["", "-save", "-restore"].map(|action| format!("{tool}{variant}{action}"))
+        });
+        tools.chain(["modprobe".to_owned()])
+    }
 }
 
 impl Collector for ToolTimeouts {
@@ -50,7 +58,7 @@ impl Collector for ToolTimeouts {
 
     fn collect(&self) -> Vec<MetricFamily> {
         // Present from the start, so that an increase is seen.
-        let mut timeouts: BTreeMap<String, u64> = ToolTimeouts::NAMES.map(|name| (name.to_owned(), 0)).into();
+        let mut timeouts: BTreeMap<String, u64> = ToolTimeouts::names().map(|name| (name, 0)).collect();
         timeouts.append(&mut external_program::timeouts());
         let samples = timeouts.into_iter().map(|(program, count)| (vec![program], count as f64));
         vec![family(&self.0, MetricType::COUNTER, samples)]
@@ -128,6 +136,14 @@ impl PortcullisMetrics {
         }
         metrics
     }
+
+    /// Creates the series of an IP family that is synced, each with the value 0.
+    pub(super) fn declare_family(&self, family: &str) {
+        for counter in [&self.drift_repairs, &self.sync_failures] {
+            drop(counter.with_label_values(&[family]));
+        }
+        self.service_sync_errors_omitted.with_label_values(&[family]).set(0.0);
+    }
 }
 
 /// Returns the status of each kind.
@@ -149,10 +165,13 @@ const SOURCE: &[(&str, &str, &[&str], MetricType, Samples)] = &[
     ),
     (
         "portcullis_source_synced",
-        "1 if all objects of this kind have been listed",
+        "1 if all objects of this kind have been listed, or if the API server does not serve them",
         &["kind"],
         MetricType::GAUGE,
-        |status, _| vec![(vec![status.kind.to_string()], f64::from(u8::from(status.synced)))],
+        |status, _| {
+            let is_known = status.synced || status.is_unserved;
+            vec![(vec![status.kind.to_string()], f64::from(u8::from(is_known)))]
+        },
     ),
     (
         "portcullis_source_failures_total",

@@ -8,6 +8,8 @@ use portcullis_cluster::Kind;
 
 use super::*;
 
+mod counters;
+mod lint;
 mod reference;
 
 /// Type, labels and buckets of a metric, as recorded from kube-proxy.

@@ -20,7 +20,9 @@ kube-proxy that Portcullis does not have. `portcullis_*` are Portcullis' own met
 [operating.md](operating.md#metrics) explains how to react to each. Alert rules and a Grafana dashboard are in
 [deploy/monitoring](../deploy/monitoring).
 
-A metric with labels is absent until it has a value. NetworkPolicy metrics are 0 or absent without `--network-policy`.
+Counters and histograms are exported from the start with the value 0, in each mode and for each IP family that is served, so
+that the first event is an increase; only those with names of objects as labels appear later. A gauge with labels is absent
+until it has a value. NetworkPolicy metrics are 0 or absent without `--network-policy`.
 ";
 
 const SERVICES: &str = "\
@@ -80,7 +82,7 @@ fn is_counted(name: &str, mode: ProxyMode) -> bool {
     }
 }
 
-fn report_policies(metrics: &Metrics) {
+pub(super) fn report_policies(metrics: &Metrics) {
     metrics.policies_synced(true, Duration::from_secs(1), UNIX_EPOCH);
     metrics.set_policy_pods(2, 1);
     let labels = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
