@@ -4,33 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use peak_alloc::PeakAlloc;
 use portcullis_cluster::{Event, Index, Kind, Object};
 use serde_json::json;
 
-struct CountingAllocator;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all calls are forwarded to the system's allocator with the same arguments.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller guarantees for `layout` what System requires.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `at` came from System with this layout.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: CountingAllocator = CountingAllocator;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 100;
@@ -71,13 +50,13 @@ fn service(n: usize) -> Object {
 
 #[test]
 fn a_million_endpoints_take_about_50_megabytes() {
-    let before = ALLOCATED.load(Ordering::Relaxed);
+    let before = ALLOCATOR.current_usage();
     let mut index = Index::new();
     for n in 0..SERVICES {
         index.handle(Event::Applied(service(n)));
         index.handle(Event::Applied(slice(n)));
     }
-    let allocated = ALLOCATED.load(Ordering::Relaxed) - before;
+    let allocated = ALLOCATOR.current_usage() - before;
     println!(
         "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes per endpoint",
         SERVICES * ENDPOINTS,
@@ -87,6 +66,6 @@ fn a_million_endpoints_take_about_50_megabytes() {
     assert_eq!(index.count(Kind::EndpointSlice), SERVICES);
     assert!(allocated <= 50 * MEGABYTE, "{allocated} bytes");
     drop(index);
-    let left = ALLOCATED.load(Ordering::Relaxed) - before;
+    let left = ALLOCATOR.current_usage() - before;
     assert!(left < MEGABYTE / 100, "{left} bytes left after the index was dropped");
 }

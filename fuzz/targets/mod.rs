@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod conntrack;
 mod fake_nf_tables;
 pub(crate) mod http_requests;
+mod inert_options;
 mod input;
 pub(crate) mod ip_vs;
 pub(crate) mod ipset;

@@ -3,12 +3,12 @@
 //! The input is a sequence of netlink messages, as the kernel sends them. A request gets the messages up to the next end of a
 //! dump, acknowledgement or error. When the input is exhausted, every request ends successfully.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use portcullis_netlink::message::{ACK, DUMP, HEADER, Messages};
-use portcullis_netlink::socket::{Datagram, Transport, with_transports};
+use portcullis_netlink::socket::{Datagram, SocketOptions, Transport, with_transports};
+
+use super::inert_options::InertOptions;
 
 /// Offsets into the header of a message.
 const KIND_AT: usize = 4;
@@ -38,13 +38,13 @@ struct Replay {
     /// The message that ends the request once the input is exhausted; `None` for notifications.
     end: Option<Vec<u8>>,
     calls_after_end: u32,
-    fd: File,
+    options: InertOptions,
 }
 
 impl Replay {
     fn new(input: &[u8]) -> io::Result<Self> {
-        let fd = File::open("/dev/null")?;
-        Ok(Replay { rest: input.to_vec(), sequence: 0, end: None, calls_after_end: 0, fd })
+        let options = InertOptions::new()?;
+        Ok(Replay { rest: input.to_vec(), sequence: 0, end: None, calls_after_end: 0, options })
     }
 
     /// Takes the messages of the next datagram off the input.
@@ -106,24 +106,8 @@ impl Transport for Replay {
         Ok(())
     }
 
-    fn port(&self) -> io::Result<u32> {
-        Ok(1)
-    }
-
-    fn drop_matching(&self, _offset: u32, _value: u32) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn set_receive_buffer(&self, _bytes: i32) {}
-
-    fn set_send_buffer(&self, _bytes: i32) {}
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn options(&self) -> &dyn SocketOptions {
+        &self.options
     }
 }
 

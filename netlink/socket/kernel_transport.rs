@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::NetlinkProtocol;
-use super::transport::{Datagram, Transport};
+use super::transport::{Datagram, SocketOptions, Transport};
 use crate::error::{Error, Result};
 
 /// `NETLINK_CAP_ACK`: errors do not contain a copy of the request.
@@ -122,6 +122,12 @@ impl Transport for KernelTransport {
         if unsafe { libc::poll(&mut wanted, 1, -1) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    fn options(&self) -> &dyn SocketOptions {
+        self
+    }
+}
+
+impl SocketOptions for KernelTransport {
     fn port(&self) -> io::Result<u32> {
         let mut address = unset_address();
         let mut length = size_of_val(&address) as libc::socklen_t;

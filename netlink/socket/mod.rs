@@ -23,7 +23,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 #[cfg(not(feature = "test-transport"))]
-use self::transport::Transport as _;
+use self::transport::{SocketOptions as _, Transport as _};
 use crate::error::{Error, Result};
 use crate::message::Batch;
 
@@ -31,7 +31,7 @@ use crate::message::Batch;
 pub use self::{
     kernel_transport::KernelTransport,
     test_transport::{OpenRequest, with_transports},
-    transport::{Datagram, Transport},
+    transport::{Datagram, SocketOptions, Transport},
 };
 
 /// Size of the read buffer. Datagrams of a dump have at most 32 KiB unless a single message is larger, and an
@@ -113,14 +113,14 @@ impl Socket {
     /// # Errors
     /// [`Error::Io`] if the system call fails.
     pub fn port(&self) -> Result<u32> {
-        self.transport.port().during("read a netlink socket's port")
+        self.transport.options().port().during("read a netlink socket's port")
     }
 
     /// Sets the send and receive buffers to `bytes`: beyond the system's limit with privilege, else up to it. A send
     /// must not exceed the send buffer.
     pub fn set_buffers(&self, bytes: i32) {
-        self.transport.set_receive_buffer(bytes);
-        self.transport.set_send_buffer(bytes);
+        self.transport.options().set_receive_buffer(bytes);
+        self.transport.options().set_send_buffer(bytes);
     }
 
     /// Makes reads non-blocking, for a socket driven by a poller.
@@ -128,13 +128,13 @@ impl Socket {
     /// # Errors
     /// [`Error::Io`] if the system call fails.
     pub fn set_nonblocking(&self) -> Result<()> {
-        self.transport.set_nonblocking().during("make a netlink socket non-blocking")
+        self.transport.options().set_nonblocking().during("make a netlink socket non-blocking")
     }
 
     /// Attaches a socket filter that drops notifications whose 32 bits at `offset` of the message, including its
     /// header, equal `value` in host order. Replaces an earlier filter.
     pub(crate) fn drop_events(&self, action: &'static str, offset: u32, value: u32) -> Result<()> {
-        self.transport.drop_matching(offset, value).during(action)
+        self.transport.options().drop_matching(offset, value).during(action)
     }
 
     /// Blocks until the socket is readable, also if it is non-blocking.
@@ -170,7 +170,7 @@ impl Socket {
                 // A send must not exceed the send buffer.
                 Some(libc::EMSGSIZE) if !enlarged => {
                     enlarged = true;
-                    self.transport.set_send_buffer(i32::try_from(batch.size()).unwrap_or(i32::MAX));
+                    self.transport.options().set_send_buffer(i32::try_from(batch.size()).unwrap_or(i32::MAX));
                 }
                 _ => return Err(Error::Io { action, source }),
             }
@@ -227,7 +227,7 @@ impl AsRawFd for Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport.fd()
+        self.transport.options().fd()
     }
 }
 

@@ -33,6 +33,12 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// The error of `poll(2)`.
     fn wait(&self) -> io::Result<()>;
 
+    /// Returns the socket's properties and options.
+    fn options(&self) -> &dyn SocketOptions;
+}
+
+/// The properties and options of a socket, which a transport that only changes datagrams takes from the one under it.
+pub trait SocketOptions {
     /// Returns the port ID.
     ///
     /// # Errors

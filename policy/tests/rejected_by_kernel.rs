@@ -9,14 +9,13 @@ mod namespace;
 mod support;
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::Name;
 use portcullis_netlink::nf_tables::{Table, TableFamily};
-use portcullis_netlink::socket::{Datagram, KernelTransport, Transport, with_transports};
+use portcullis_netlink::socket::{Datagram, KernelTransport, SocketOptions, Transport, with_transports};
 use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{self, Enforcer, PolicyOptions, RejectedPolicies, SearchStep};
 use portcullis_policy::{Compiler, Scope};
@@ -55,28 +54,8 @@ impl Transport for Invalidating {
         self.kernel.wait()
     }
 
-    fn port(&self) -> io::Result<u32> {
-        self.kernel.port()
-    }
-
-    fn drop_matching(&self, offset: u32, value: u32) -> io::Result<()> {
-        self.kernel.drop_matching(offset, value)
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        self.kernel.set_nonblocking()
-    }
-
-    fn set_receive_buffer(&self, bytes: i32) {
-        self.kernel.set_receive_buffer(bytes);
-    }
-
-    fn set_send_buffer(&self, bytes: i32) {
-        self.kernel.set_send_buffer(bytes);
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.kernel.fd()
+    fn options(&self) -> &dyn SocketOptions {
+        &self.kernel
     }
 }
 

@@ -5,12 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use peak_alloc::PeakAlloc;
 use portcullis_cluster::desired::{Desired, DirtyServices};
 use portcullis_cluster::endpoint_slice::SliceEndpoint;
 use portcullis_cluster::endpoint_topology::EndpointTopology;
@@ -23,27 +22,8 @@ use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
 
-struct CountingAllocator;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all calls are forwarded to the system's allocator with the same arguments.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller guarantees for `layout` what System requires.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `at` came from System with this layout.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: CountingAllocator = CountingAllocator;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// The number of names that one version of an object has.
 const NAMES: usize = 500;
@@ -237,10 +217,10 @@ fn growth(node: &mut Node, versions: usize, mut version: impl FnMut(&mut Node, u
             node.update();
         }
         if number == 0 {
-            start = ALLOCATED.load(Ordering::Relaxed);
+            start = ALLOCATOR.current_usage();
         }
     }
-    ALLOCATED.load(Ordering::Relaxed).saturating_sub(start)
+    ALLOCATOR.current_usage().saturating_sub(start)
 }
 
 #[test]

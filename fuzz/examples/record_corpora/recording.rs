@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use portcullis_netlink::socket::{Datagram, KernelTransport, Transport, with_transports};
+use portcullis_netlink::socket::{Datagram, KernelTransport, SocketOptions, Transport, with_transports};
 
 /// Runs `action`, and writes everything that its sockets receive to the file `name` in `folder`.
 pub(crate) fn record(folder: &Path, name: &str, action: impl FnOnce()) {
@@ -45,27 +44,7 @@ impl Transport for Recording {
         self.kernel.wait()
     }
 
-    fn port(&self) -> io::Result<u32> {
-        self.kernel.port()
-    }
-
-    fn drop_matching(&self, offset: u32, value: u32) -> io::Result<()> {
-        self.kernel.drop_matching(offset, value)
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        self.kernel.set_nonblocking()
-    }
-
-    fn set_receive_buffer(&self, bytes: i32) {
-        self.kernel.set_receive_buffer(bytes);
-    }
-
-    fn set_send_buffer(&self, bytes: i32) {
-        self.kernel.set_send_buffer(bytes);
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.kernel.fd()
+    fn options(&self) -> &dyn SocketOptions {
+        &self.kernel
     }
 }

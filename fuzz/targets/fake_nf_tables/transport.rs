@@ -1,14 +1,13 @@
 //! A socket of the kernel in memory.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use portcullis_netlink::attribute::Writer;
 use portcullis_netlink::message::{ACK, Batch, DUMP, Message, Messages};
-use portcullis_netlink::socket::{Datagram, Transport};
+use portcullis_netlink::socket::{Datagram, SocketOptions, Transport};
 
+use super::super::inert_options::InertOptions;
 use super::FakeNfTables;
 use super::objects::{Attributes, RawObject, RawTable, a, get, read};
 use super::ruleset::{ENOENT, Ruleset, m, name_attribute};
@@ -27,12 +26,12 @@ const HEADER: usize = 4;
 pub(super) struct FakeSocket {
     kernel: FakeNfTables,
     responses: VecDeque<Vec<u8>>,
-    fd: File,
+    options: InertOptions,
 }
 
 impl FakeSocket {
     pub(super) fn new(kernel: FakeNfTables) -> io::Result<Self> {
-        Ok(FakeSocket { kernel, responses: VecDeque::new(), fd: File::open("/dev/null")? })
+        Ok(FakeSocket { kernel, responses: VecDeque::new(), options: InertOptions::new()? })
     }
 
     fn respond(&mut self, kind: u16, sequence: u32, fill: impl FnOnce(&mut Writer<'_>)) {
@@ -144,23 +143,7 @@ impl Transport for FakeSocket {
         Ok(())
     }
 
-    fn port(&self) -> io::Result<u32> {
-        Ok(1)
-    }
-
-    fn drop_matching(&self, _offset: u32, _value: u32) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn set_receive_buffer(&self, _bytes: i32) {}
-
-    fn set_send_buffer(&self, _bytes: i32) {}
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn options(&self) -> &dyn SocketOptions {
+        &self.options
     }
 }

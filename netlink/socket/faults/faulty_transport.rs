@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use super::datagrams::{first_length, interrupt_dump, reject_middle, sequence, set_sequence, status};
 use super::{Fault, FaultPlan};
-use crate::socket::{Datagram, KernelTransport, Transport};
+use crate::socket::{Datagram, KernelTransport, SocketOptions, Transport};
 
 /// The port ID of another process.
 const OTHER_PORT: u32 = 4711;
@@ -95,27 +94,7 @@ impl Transport for FaultyTransport {
         if self.queued.is_empty() { self.kernel.wait() } else { Ok(()) }
     }
 
-    fn port(&self) -> io::Result<u32> {
-        self.kernel.port()
-    }
-
-    fn drop_matching(&self, offset: u32, value: u32) -> io::Result<()> {
-        self.kernel.drop_matching(offset, value)
-    }
-
-    fn set_nonblocking(&self) -> io::Result<()> {
-        self.kernel.set_nonblocking()
-    }
-
-    fn set_receive_buffer(&self, bytes: i32) {
-        self.kernel.set_receive_buffer(bytes);
-    }
-
-    fn set_send_buffer(&self, bytes: i32) {
-        self.kernel.set_send_buffer(bytes);
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.kernel.fd()
+    fn options(&self) -> &dyn SocketOptions {
+        &self.kernel
     }
 }
