@@ -112,6 +112,7 @@ bless: ## Regenerate the golden files and docs pages that tests compare with; th
 	BLESS=1 $(CARGO) test --locked --test golden_policies rendered_table_matches_the_golden_file
 	BLESS=1 $(CARGO) test --locked --test nftables tables_equal_golden_files
 	BLESS=1 $(CARGO) test --locked --lib is_written_from
+	BLESS=1 $(CARGO) test --locked --test deploy is_written_from
 
 lint: ## Check formatting, lints, links in code documentation, and dependencies
 	$(call install,$(BUILD))

@@ -2,50 +2,64 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::helm::render;
+use crate::helm::{self, RELEASE, chart, render};
 use crate::kustomize;
 use crate::manifests::{
     assert_arguments_accepted, assert_restarts_without_api_server, containers, parse, readable, root,
     unknown_fields,
 };
 
-fn chart() -> PathBuf {
-    root().join("deploy/helm/portcullis")
-}
+/// The ConfigMap with the dashboard, beside that with the configuration.
+const DASHBOARD: &str = "ConfigMap of the dashboard";
 
 /// Returns the objects rendered with these values, by kind.
-fn objects(values: &Value) -> Result<BTreeMap<String, Value>, String> {
-    let files = render(&chart(), ["portcullis", "kube-system"], values)?;
-    let manifests = files.iter().filter(|(file, text)| file.ends_with(".yaml") && !text.trim().is_empty());
-    let documents = manifests.flat_map(|(file, text)| parse(text, file.as_ref()));
-    Ok(documents.map(|document| (document["kind"].as_str().unwrap().to_owned(), document)).collect())
+pub(crate) fn objects(values: &Value) -> Result<BTreeMap<String, Value>, String> {
+    let key = |object: &Value| match object["kind"].as_str().unwrap() {
+        "ConfigMap" if object["metadata"]["name"].as_str().unwrap().ends_with("-dashboard") => {
+            DASHBOARD.to_owned()
+        }
+        kind => kind.to_owned(),
+    };
+    let rendered = render(values)?;
+    let number = rendered.len();
+    let objects: BTreeMap<String, Value> =
+        rendered.into_iter().map(|object| (key(&object), object)).collect();
+    assert_eq!(objects.len(), number, "one object of each kind: {:?}", objects.keys());
+    Ok(objects)
 }
 
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// The required values.
-fn required_values() -> Value {
+pub(crate) fn required_values() -> Value {
     json!({"apiServer": {"host": "192.0.2.1"}, "config": {"clusterCIDR": "10.244.0.0/16"}})
 }
 
 /// Values that set every option.
-fn all_values() -> Value {
+pub(crate) fn all_values() -> Value {
     json!({
-        "image": {"repository": "registry.example:5000/portcullis", "tag": "1.2.3", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
+        "image": {"repository": "registry.example:5000/portcullis", "tag": "1.2.3", "digest": DIGEST, "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "nameOverride": "proxy-agent",
+        "fullnameOverride": "node-proxy",
         "apiServer": {"host": "fd00::1", "port": 6443},
         "config": {
             "mode": "ipvs", "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56", "detectLocalMode": "ClusterCIDR",
             "metricsBindAddress": "0.0.0.0:10250", "ipvs": {"scheduler": "lc"}, "nodePortAddresses": ["primary"],
         },
-        "networkPolicy": {"enabled": false},
+        "networkPolicy": {"enabled": true, "audit": true},
         "extraArgs": ["--v=2", "--bind-address-hard-fail"],
+        "extraEnv": [{"name": "RUST_LOG", "value": "debug"}, {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "serviceAccount": {"name": "proxy", "annotations": {"example.com/role": "proxy"}},
         "podMonitor": {
             "enabled": true, "labels": {"release": "prometheus"}, "interval": "1m",
             "services": {"enabled": true, "interval": "10m"},
         },
+        "prometheusRule": {"enabled": true, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": true, "labels": {"grafana_dashboard": "yes"}, "annotations": {"grafana_folder": "Network"}},
         "priorityClassName": "system-cluster-critical",
         "tolerations": [{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Equal", "value": "c"}],
         "nodeSelector": {"proxy": "portcullis"},
@@ -68,7 +82,7 @@ fn the_api_and_the_program_accept_the_rendered_objects() {
         for (kind, object) in &objects {
             match unknown_fields(object) {
                 Some(unknown) => assert_eq!(unknown, [""; 0], "{name}: {kind}"),
-                None => assert_eq!(kind, "PodMonitor"),
+                None => assert!(["PodMonitor", "PrometheusRule"].contains(&kind.as_str()), "{kind}"),
             }
         }
         let config = folder.path().join(name);
@@ -144,33 +158,56 @@ fn every_value_is_rendered() {
     }
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux", "proxy": "portcullis"}));
     assert_eq!(set["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
-    assert_eq!(pod["imagePullSecrets"], values["image"]["pullSecrets"]);
+    assert_eq!(pod["imagePullSecrets"], values["imagePullSecrets"]);
     assert_eq!(pod["serviceAccountName"], "proxy");
     let metadata = &set["spec"]["template"]["metadata"];
     assert_eq!(metadata["annotations"], values["podAnnotations"]);
     assert_eq!(metadata["labels"]["team"], "network");
     for container in ["initContainers", "containers"].map(|list| &pod[list][0]) {
-        assert_eq!(container["image"], "registry.example:5000/portcullis:1.2.3");
+        assert_eq!(container["image"], format!("registry.example:5000/portcullis:1.2.3@{DIGEST}"));
         assert_eq!(container["imagePullPolicy"], "Always");
         assert_eq!(container["resources"]["limits"], values["resources"]["limits"]);
         let env: Vec<&Value> = container["env"].as_array().unwrap().iter().collect();
         assert_eq!(env[1], &json!({"name": "KUBERNETES_SERVICE_HOST", "value": "fd00::1"}));
         assert_eq!(env[2], &json!({"name": "KUBERNETES_SERVICE_PORT", "value": "6443"}));
+        assert_eq!([env[3], env[4]], [&values["extraEnv"][0], &values["extraEnv"][1]]);
         let args = container["args"].to_string();
-        assert!(args.contains("--bind-address-hard-fail") && !args.contains("network-policy"), "{args}");
+        assert!(
+            args.contains("--bind-address-hard-fail") && args.contains("\"--network-policy-audit\""),
+            "{args}"
+        );
     }
     assert_eq!(pod["containers"][0]["ports"][1]["containerPort"], 10250);
+    for (kind, object) in &objects {
+        let (metadata, labels) = (&object["metadata"], &object["metadata"]["labels"]);
+        assert_eq!(labels["app.kubernetes.io/name"], "proxy-agent", "{kind}");
+        let expected = match kind.as_str() {
+            "ServiceAccount" => "proxy",
+            DASHBOARD => "node-proxy-dashboard",
+            _ => "node-proxy",
+        };
+        assert_eq!(metadata["name"], expected, "{kind}");
+    }
+    let selector = &set["spec"]["selector"]["matchLabels"];
     assert_eq!(
-        readable(objects.values()),
-        readable(&kustomize::folder_documents("base")),
-        "policies are not read"
+        selector,
+        &json!({"app.kubernetes.io/name": "proxy-agent", "app.kubernetes.io/instance": RELEASE})
     );
+    assert_eq!(&objects["PodMonitor"]["spec"]["selector"]["matchLabels"], selector);
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], "node-proxy");
+    assert_eq!(objects["ClusterRoleBinding"]["roleRef"]["name"], "node-proxy");
     assert_eq!(objects["ClusterRoleBinding"]["subjects"][0]["name"], "proxy");
     assert_eq!(objects["PodMonitor"]["metadata"]["labels"]["release"], "prometheus");
     let scraped = &objects["PodMonitor"]["spec"]["podMetricsEndpoints"];
     assert_eq!(scraped[0]["interval"], "1m");
     assert_eq!([&scraped[1]["path"], &scraped[1]["interval"]], ["/metrics/services", "10m"]);
     assert_eq!(scraped[0]["relabelings"], scraped[1]["relabelings"]);
+    let labels = scraped[0]["relabelings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| rule["targetLabel"].as_str().unwrap());
+    assert_eq!(labels.collect::<Vec<_>>(), ["job", "metrics_path", "node"]);
     assert_eq!(objects["ServiceAccount"]["metadata"]["annotations"], values["serviceAccount"]["annotations"]);
 }
 
@@ -212,44 +249,62 @@ fn a_missing_required_value_is_named() {
     assert!(objects(&other).is_ok());
 }
 
-/// The schema has exactly the values of the chart.
 #[test]
-fn version_notes_and_schema_are_correct() {
+fn version_and_notes_are_correct() {
     let yaml = |file: &str| parse(&fs::read_to_string(chart().join(file)).unwrap(), file.as_ref()).remove(0);
     let about = yaml("Chart.yaml");
     assert_eq!([&about["version"], &about["appVersion"]], [env!("CARGO_PKG_VERSION"); 2]);
-    let notes =
-        render(&chart(), ["web", "kube-system"], &required_values()).unwrap().remove("NOTES.txt").unwrap();
+    helm::lint(&required_values());
+    helm::lint(&all_values());
+    let notes = helm::notes("web", &required_values());
     assert!(notes.contains("in nftables mode, and enforces NetworkPolicy."), "{notes}");
     assert!(notes.contains("kubectl -n kube-system rollout status daemonset/web"), "{notes}");
-
-    let schema = fs::read_to_string(chart().join("values.schema.json")).unwrap();
-    let schema: Value = serde_json::from_str(&schema).unwrap();
-    let mut wrong = Vec::new();
-    differing(&yaml("values.yaml"), &schema, "", &mut wrong);
-    differing(&all_values(), &schema, "", &mut wrong);
-    assert_eq!(wrong, [""; 0]);
 }
 
-/// Collects the paths of values that are not in the schema or have another type.
-fn differing(value: &Value, schema: &Value, path: &str, wrong: &mut Vec<String>) {
-    let kind = match value {
-        Value::Object(_) => "object",
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Bool(_) => "boolean",
-        _ => "integer",
-    };
-    let allowed = |options: &Value| options.as_array().is_some_and(|options| options.contains(value));
-    if schema["type"] != kind && !allowed(&schema["enum"]) {
-        wrong.push(path.to_owned());
-    }
-    let Value::Object(fields) = value else { return };
-    for (name, field) in fields {
-        match (&schema["properties"][name], &schema["additionalProperties"]) {
-            (Value::Null, Value::Bool(false)) => wrong.push(format!("{path}.{name}")),
-            (Value::Null, _) => {}
-            (known, _) => differing(field, known, &format!("{path}.{name}"), wrong),
-        }
+#[test]
+fn alerts_and_dashboard_are_those_of_the_files() {
+    let objects = objects(&all_values()).unwrap();
+    let file = |name: &str| fs::read_to_string(root().join("deploy/monitoring").join(name)).unwrap();
+    let rule = &objects["PrometheusRule"];
+    assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
+    assert_eq!(rule["spec"], parse(&file("alerts.yaml"), "alerts.yaml".as_ref())[0]);
+    let map = &objects[DASHBOARD];
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "yes");
+    assert_eq!(map["metadata"]["annotations"], json!({"grafana_folder": "Network"}));
+    let dashboard: Value = serde_json::from_str(map["data"]["portcullis.json"].as_str().unwrap()).unwrap();
+    assert_eq!(dashboard, serde_json::from_str::<Value>(&file("dashboard.json")).unwrap());
+}
+
+/// Nothing that needs Prometheus Operator is installed by default.
+#[test]
+fn monitoring_is_off_by_default() {
+    let objects = objects(&required_values()).unwrap();
+    let kinds: Vec<&String> = objects.keys().collect();
+    assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"]);
+}
+
+/// Policies can be left to another program.
+#[test]
+fn without_policies_nothing_about_them_is_read() {
+    let mut values = required_values();
+    values["networkPolicy"] = json!({"enabled": false});
+    let objects = objects(&values).unwrap();
+    assert_eq!(readable(objects.values()), readable(&kustomize::folder_documents("base")));
+    let containers = containers(objects.values());
+    assert!(containers.iter().all(|container| !container["args"].to_string().contains("network-policy")));
+}
+
+#[test]
+fn images_are_named_by_tag_digest_or_both() {
+    for (image, expected) in [
+        (json!({}), format!("portcullis:{}", env!("CARGO_PKG_VERSION"))),
+        (json!({"tag": "1.2.3"}), "portcullis:1.2.3".to_owned()),
+        (json!({"digest": DIGEST}), format!("portcullis@{DIGEST}")),
+        (json!({"tag": "1.2.3", "digest": DIGEST}), format!("portcullis:1.2.3@{DIGEST}")),
+    ] {
+        let mut values = required_values();
+        values["image"] = image;
+        let objects = objects(&values).unwrap();
+        assert_eq!(objects["DaemonSet"]["spec"]["template"]["spec"]["containers"][0]["image"], expected);
     }
 }

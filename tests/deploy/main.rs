@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod chart;
+mod chart_readme;
+mod chart_values;
 mod helm;
 mod kustomize;
 mod manifests;

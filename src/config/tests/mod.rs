@@ -1,5 +1,6 @@
 //! Tests of the three inputs together: command lines, files, and the resulting configuration.
 
+mod chart_schema;
 mod configuration_file;
 mod example;
 mod files;

@@ -72,7 +72,7 @@ fn row(setting: &Setting) -> String {
 }
 
 /// Returns the help of the flag that sets the field, or the reason why the setting has no effect.
-fn meaning(setting: &Setting) -> String {
+pub(super) fn meaning(setting: &Setting) -> String {
     let name = setting.flag.map(|flag| flag.name);
     let mut helps = settings().filter_map(|other| other.flag).filter(|flag| Some(flag.name) == name);
     let help = helps.find(|flag| !flag.help.is_empty()).map(|flag| flag.help).unwrap_or_default();

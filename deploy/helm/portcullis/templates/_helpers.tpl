@@ -1,5 +1,5 @@
 {{- define "portcullis.name" -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "portcullis.serviceAccount" -}}
@@ -7,7 +7,7 @@
 {{- end -}}
 
 {{- define "portcullis.selector" -}}
-app.kubernetes.io/name: portcullis
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -24,13 +24,26 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.networkPolicy.enabled }}
 - --network-policy
 {{- end }}
+{{- if .Values.networkPolicy.audit }}
+- --network-policy-audit
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{- /* A digest follows the tag only if one is set, as most registries have no tag of the chart's version beside it. */ -}}
+{{- define "portcullis.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest -}}
+{{- else -}}
+{{- $image.repository }}:{{ $image.tag | default .Chart.AppVersion -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "portcullis.container" -}}
-image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+image: {{ include "portcullis.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [/usr/local/bin/portcullis]
 env:
@@ -40,6 +53,9 @@ env:
     value: {{ required "apiServer.host: expected the address of the API server itself (not its ClusterIP), such as 192.0.2.1" .Values.apiServer.host | quote }}
   - name: KUBERNETES_SERVICE_PORT
     value: {{ .Values.apiServer.port | quote }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 volumeMounts:
