@@ -1,8 +1,8 @@
 //! Netlink families of the Linux kernel, over raw sockets.
 //!
 //! ```text
-//! conntrack   ipset  nfacct   nf_tables    route    ip_vs         xtables
-//!      \        |      |       /              |       |   (getsockopt, no netlink)
+//! conntrack   ipset  log  nfacct  nf_tables   route    ip_vs         xtables
+//!      \        |     |      |      /            |       |   (getsockopt, no netlink)
 //!       netfilter (nfgenmsg, subsystems)      |    generic
 //!             \                               |     /
 //!              socket ── message ── attribute          the codec, independent of the family
@@ -23,6 +23,7 @@ mod family;
 pub mod generic;
 pub mod ip_vs;
 pub mod ipset;
+pub mod log;
 pub mod message;
 pub mod netfilter;
 pub mod nf_tables;

@@ -8,6 +8,8 @@ use crate::family::Family;
 pub enum Subsystem {
     /// Connection tracking.
     Conntrack = 1,
+    /// NFLOG (`NFNL_SUBSYS_ULOG`).
+    Log = 4,
     /// IP sets.
     Ipset = 6,
     /// Accounting objects (nfacct).

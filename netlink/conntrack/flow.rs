@@ -129,6 +129,17 @@ impl Flow {
     }
 }
 
+/// Returns the tuple of the original direction among the attributes of a flow.
+pub(crate) fn original_tuple(flow: Attributes<'_>) -> Result<Option<Tuple>, Malformed> {
+    for attribute in flow {
+        let attribute = attribute?;
+        if attribute.kind == attributes::TUPLE_ORIG {
+            return Ok(Some(ParsedTuple::parse(attribute.nested())?.tuple));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns true if the protocol's state is that of a TCP connection that was picked up in its middle.
 fn is_liberal(protocol_info: Attributes<'_>) -> Result<bool, Malformed> {
     for protocol in protocol_info {

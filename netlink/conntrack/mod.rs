@@ -22,11 +22,14 @@ mod create;
 mod delete;
 mod dump;
 mod established;
+mod events;
 mod filter;
 mod flow;
 
 pub use delete::{DeleteCounts, DeleteMethod};
+pub use events::{ConnectionEvent, ConnectionEvents, DirectionCounter, FlowCounters};
 pub use filter::{Filter, TupleFilter};
+pub(crate) use flow::original_tuple;
 pub use flow::{Flow, Tuple, status};
 
 use crate::Family;
@@ -46,8 +49,11 @@ mod attributes {
     pub(super) const PROTOCOL_INFO: u16 = 4;
     pub(super) const TIMEOUT: u16 = 7;
     pub(super) const MARK: u16 = 8;
+    pub(super) const COUNTERS_ORIG: u16 = 9;
+    pub(super) const COUNTERS_REPLY: u16 = 10;
     pub(super) const ID: u16 = 12;
     pub(super) const ZONE: u16 = 18;
+    pub(super) const TIMESTAMP: u16 = 20;
     pub(super) const FILTER: u16 = 25;
 }
 

@@ -24,6 +24,8 @@ const NFNL_MSG_BATCH_END: u16 = 17;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 pub(super) const INTERVAL_END: u32 = 1;
+/// `NFT_TABLE_F_OWNER`.
+const TABLE_OWNER: u32 = 2;
 /// `NF_ACCEPT`, as a base chain's policy.
 const POLICY_ACCEPT: u32 = 1;
 
@@ -84,6 +86,18 @@ impl Transaction {
     /// [`Error::AttributeTooLong`] if a change is too large for a message, as for all methods below.
     pub fn add_table(&mut self, comment: Option<&str>) -> Result<()> {
         self.push(m::NEWTABLE, CREATE, a::TABLE_NAME, |message| {
+            comment::write(message, a::TABLE_USERDATA, COMMENT, comment);
+        })
+    }
+
+    /// Adds the table unless it exists, owned by the socket that commits the transaction: the kernel removes the table when the
+    /// socket is closed, and rejects changes of other processes. Linux 5.12 and later.
+    ///
+    /// # Errors
+    /// As [`Transaction::add_table`].
+    pub fn add_owned_table(&mut self, comment: Option<&str>) -> Result<()> {
+        self.push(m::NEWTABLE, CREATE, a::TABLE_NAME, |message| {
+            message.u32_be(a::TABLE_FLAGS, TABLE_OWNER);
             comment::write(message, a::TABLE_USERDATA, COMMENT, comment);
         })
     }
