@@ -88,6 +88,7 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Pol
             UnknownPods::Deny if !ranges.is_empty() => table::UnknownPods::Deny { ranges },
             _ => table::UnknownPods::Allow,
         },
+        observed: None,
     }
 }
 

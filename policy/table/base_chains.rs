@@ -11,6 +11,7 @@ use super::names::{
     POSTROUTING_PRIORITY, PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, SERVERS, TO_THIS_NODE,
     UNKNOWN_PODS, of_family,
 };
+use super::observed;
 use super::options::{PolicyOptions, UnknownPods};
 use super::rules::denied;
 use crate::compile::Direction;
@@ -128,13 +129,16 @@ fn keep_terminated(options: &PolicyOptions) -> Vec<Rule> {
     }
     let rules = |family: Family| {
         [(Field::Source(family), SERVERS), (Field::Destination(family), CLIENTS)].map(|(field, set)| {
-            not_first_segment(Rule::new().family(family))
-                .is_in(&[field], of_family(set, family))
-                .counter(CUT)
-                .then(Verdict::Drop)
+            not_first_segment(Rule::new().family(family)).is_in(&[field], of_family(set, family))
         })
     };
-    Family::ALL.into_iter().flat_map(rules).collect()
+    // Never set in audit mode.
+    let drop = |start: &Rule| {
+        let logged = observed::log(start, None, CUT, options);
+        logged.into_iter().chain([start.clone().counter(CUT).then(Verdict::Drop)])
+    };
+    let starts: Vec<Rule> = Family::ALL.into_iter().flat_map(rules).collect();
+    starts.iter().flat_map(drop).collect()
 }
 
 /// Returns the rules that drop packets from or to an address in this node's pod CIDRs that no known pod has. Packets to

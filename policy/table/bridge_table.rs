@@ -71,6 +71,6 @@ fn set_priority(
     });
     let known_protocols = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
     let other = known_protocols.iter().fold(Rule::new(), |rule, kind| rule.ether_type_is_not(*kind as u16));
-    let other = count_and_drop(other.set_priority_from_map(&[interface], map), OTHER_PROTOCOLS, options);
-    known.into_iter().chain(foreign).chain([other])
+    let other = count_and_drop(&other.set_priority_from_map(&[interface], map), OTHER_PROTOCOLS, options);
+    known.into_iter().chain(foreign).chain(other)
 }

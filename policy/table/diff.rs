@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_netlink::nf_tables::{Chain, Set, Table};
 
 use super::names::PICKED_UP;
+use super::observed;
 
 /// Differences in one chain, set, map or counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +28,12 @@ struct Section {
 }
 
 /// Compares the kernel's table with the desired one. Returns differences by name, chains first. Comments and counter values
-/// are ignored, and the protocols that the daemon picks up for a while after its start. `foreign` are objects in the
+/// are ignored, and so are the protocols that the daemon picks up for a while after its start, and the rules that log drops
+/// while an observer is connected. `foreign` are objects in the
 /// kernel's table that Portcullis does not know.
 pub fn differences(desired: &Table, actual: Option<&Table>, foreign: &[String]) -> Vec<TableDifference> {
     let mut desired = sections(desired);
-    let mut all = actual.map(sections).unwrap_or_default();
+    let mut all = actual.map(|actual| sections(&without_observers(actual))).unwrap_or_default();
     all.extend(foreign.iter().map(|object| (object.clone(), Section::default())));
     let mut differences = Vec::new();
     for (object, actual) in all {
@@ -51,6 +53,12 @@ pub fn differences(desired: &Table, actual: Option<&Table>, foreign: &[String]) 
     }));
     differences.sort_by(|a, b| a.object.cmp(&b.object));
     differences
+}
+
+fn without_observers(actual: &Table) -> Table {
+    let mut table = actual.clone();
+    observed::remove_from(&mut table);
+    table
 }
 
 fn sections(table: &Table) -> BTreeMap<String, Section> {

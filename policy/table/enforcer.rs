@@ -79,6 +79,13 @@ impl Enforcer {
         self.table.apply(changes, compiled);
     }
 
+    /// Logs drops to an NFLOG group, or no longer, with effect from the next [`Enforcer::sync`]. The interfaces and the pickup
+    /// of connections must be set again.
+    pub fn set_observed(&mut self, group: Option<u16>, compiled: &CompiledPolicies) {
+        let options = PolicyOptions { observed: group, ..self.table.options().clone() };
+        self.set_options(options, compiled);
+    }
+
     /// Changes the options, with effect from the next [`Enforcer::sync`].
     pub fn set_options(&mut self, options: PolicyOptions, compiled: &CompiledPolicies) {
         if options == *self.table.options() {

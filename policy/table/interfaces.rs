@@ -22,6 +22,7 @@ use super::names::{
     EGRESS, EGRESS_INTERFACES, EGRESS_PORTS, INGRESS_INTERFACES, INGRESS_PORTS, INTERFACE_ADDRESSES,
     POD_INTERFACES, ROUTER_ADVERTISEMENTS, of_family,
 };
+use super::observed;
 use super::options::PolicyOptions;
 
 pub(super) const IN: Field = Field::Meta(Meta::IifName);
@@ -121,19 +122,22 @@ pub(super) fn router_advertisements(
     interfaces: &str,
     options: &PolicyOptions,
 ) -> impl Iterator<Item = Rule> {
-    ROUTERS_ONLY.into_iter().map(move |(family, kind)| {
+    ROUTERS_ONLY.into_iter().flat_map(move |(family, kind)| {
         let protocol = match family {
             Family::V4 => libc::IPPROTO_ICMP,
             Family::V6 => libc::IPPROTO_ICMPV6,
         };
         let rule = of_family(family).protocol(protocol as u8);
         let rule = rule.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
-        count_and_drop(rule, ROUTER_ADVERTISEMENTS, options)
+        count_and_drop(&rule, ROUTER_ADVERTISEMENTS, options)
     })
 }
 
-/// Adds a counter to a rule, and a drop unless in audit mode.
-pub(super) fn count_and_drop(rule: Rule, counter: &str, options: &PolicyOptions) -> Rule {
-    let rule = rule.counter(counter);
-    if options.audit { rule } else { rule.then(Verdict::Drop) }
+/// Returns the rules that count and, unless in audit mode, drop packets that no policy can allow. Each starts with the matches
+/// of `start`.
+pub(super) fn count_and_drop(start: &Rule, counter: &str, options: &PolicyOptions) -> Vec<Rule> {
+    let mut rules = Vec::from_iter(observed::log(start, None, counter, options));
+    let rule = start.clone().counter(counter);
+    rules.push(if options.audit { rule } else { rule.then(Verdict::Drop) });
+    rules
 }

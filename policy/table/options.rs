@@ -14,6 +14,8 @@ pub struct PolicyOptions {
     /// Forbidden connections are terminated, and must not be picked up by a packet in the allowed direction: a reply of
     /// a pod that is isolated for ingress, or to one that is isolated for egress.
     pub terminates_connections: bool,
+    /// The NFLOG group to which drops are logged while an observer is connected, in addition to `log`.
+    pub observed: Option<u16>,
 }
 
 /// NFLOG settings of dropped packets.

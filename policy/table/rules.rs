@@ -8,12 +8,13 @@ use portcullis_netlink::nf_tables::{Chain, Field, Rule, Verdict};
 
 use super::edit::ChainWithSets;
 use super::names::{INGRESS, of_family};
+use super::observed;
 use super::options::{DropLog, PolicyOptions};
 use super::shared_sets::{self, UsedSets};
 use crate::compile::{Direction, PolicyRule, ProtocolPorts, RuleAction, RulePorts, RulesId};
 
 /// Length of the logged part of a packet: the headers.
-const LOGGED_BYTES: u32 = 128;
+pub(super) const LOGGED_BYTES: u32 = 128;
 
 /// Returns the verdict that allows a connection in this direction. After egress, ingress must be evaluated.
 pub(super) fn allowed(direction: Direction) -> Verdict {
@@ -38,6 +39,7 @@ pub(super) fn denied(
         let prefix = format!("{action} {direction} {reason}");
         rules.push(start.clone().limit_per_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
     }
+    rules.extend(observed::log(start, Some(direction), counter, options));
     let verdict = if options.audit { allowed(direction) } else { Verdict::Drop };
     rules.push(start.clone().counter(counter).then(verdict));
     rules

@@ -75,6 +75,7 @@ fn kernel_holds_the_tables_of_all_cluster_network_policy_cases_with_all_options(
         unknown_pods: UnknownPods::Deny { ranges },
         audit: false,
         terminates_connections: true,
+        observed: Some(6),
     };
     apply_all_cases(corpus::CLUSTER_NETWORK_POLICY, &options);
     apply_all_cases(corpus::CLUSTER_NETWORK_POLICY, &PolicyOptions { audit: true, ..options });

@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Trial};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
 use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges};
-use portcullis_policy::table::{DropLog, PolicyOptions, PolicyTable, UnknownPods};
+use portcullis_policy::table::{DropLog, ObservedDrop, PolicyOptions, PolicyTable, UnknownPods, differences};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
 
@@ -99,6 +99,8 @@ struct Node {
     table: PolicyTable,
     /// The same in audit mode.
     audit: PolicyTable,
+    /// The same without a log group, while an observer is connected.
+    observed: PolicyTable,
 }
 
 impl Node {
@@ -107,19 +109,24 @@ impl Node {
         let options = PolicyOptions { log, ..PolicyOptions::default() };
         let audit = PolicyTable::new(PolicyOptions { audit: true, ..options.clone() });
         let compiler = Compiler::new(Scope::Node(Name::new(name)));
-        Node { name, compiler, table: PolicyTable::new(options), audit }
+        let observed =
+            PolicyTable::new(PolicyOptions { log: None, observed: Some(9), ..PolicyOptions::default() });
+        Node { name, compiler, table: PolicyTable::new(options), audit, observed }
     }
 
     fn update(&mut self, index: &Index, touched: &DirtyPolicyObjects) {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
-        for table in [&mut self.table, &mut self.audit] {
+        for table in [&mut self.table, &mut self.audit, &mut self.observed] {
             table.apply(&changes, compiled);
             let mut scratch = PolicyTable::new(table.options().clone());
             scratch.apply(&PolicyChanges::all(compiled), compiled);
             let (updated, scratch) = (table.table().desired(), scratch.table().desired());
             assert!(updated == scratch, "{}: {updated}\nfrom scratch {scratch}", self.name);
         }
+        let unobserved = PolicyTable::from_compiled(PolicyOptions::default(), compiled);
+        let observed = self.observed.table().desired();
+        assert_eq!(differences(unobserved.table().desired(), Some(observed), &[]), [], "{}", self.name);
     }
 }
 
@@ -129,16 +136,29 @@ fn dropped(node: &Node, hook: Hook, packet: &Packet) -> Option<&'static str> {
     let trace = node.table.table().desired().trace(hook, packet, &mut none);
     let audited = node.audit.table().desired().trace(hook, packet, &mut none);
     assert_eq!(audited.fate, Fate::Accepted, "an audit drops nothing");
+    let observed = node.observed.table().desired().trace(hook, packet, &mut none);
+    assert_eq!(observed.fate, trace.fate, "an observer changes no decision");
+    assert_eq!(observed.counters, trace.counters, "nor counters");
+    let observed_drop = observed.log_prefixes.first().map(|prefix| prefix.to_string());
     let counted = trace.counters.last().map(|counter| node.table.labels()[counter].clone());
     let log_prefix = |logged: &[std::sync::Arc<str>]| logged.first().map(|prefix| prefix.to_string());
     match trace.fate {
         Fate::Accepted => {
+            assert_eq!(observed_drop, None, "accepted packets are not logged");
             assert_eq!(counted, None, "accepted packets are not counted");
             assert_eq!(audited.counters, [], "an audit does not count accepted packets");
             None
         }
         Fate::Dropped => {
             let label = counted.expect("dropped packets are counted");
+            let observed_drop = observed_drop.expect("dropped packets are observed");
+            let observed_drop =
+                ObservedDrop::parse(&observed_drop).expect("the prefix is that of an observer");
+            assert_eq!(observed_drop.counter, &**trace.counters.last().unwrap());
+            assert!(!observed_drop.is_audit);
+            if let Some(direction) = observed_drop.direction.filter(|_| !label.direction.is_empty()) {
+                assert_eq!(direction.as_str(), label.direction);
+            }
             let prefix = log_prefix(&trace.log_prefixes).expect("dropped packets are logged");
             assert!(prefix.starts_with(&format!("drop {}", label.direction)), "{prefix}");
             assert_eq!(
