@@ -20,6 +20,7 @@ mod progress;
 mod proxy_mode;
 pub mod route_localnet;
 pub mod service_engine;
+pub mod source_range_log;
 pub mod stale_flows;
 mod sync_state;
 mod traffic;

@@ -32,4 +32,5 @@ pub use names::TABLE;
 pub use prerequisites::{NftablesPrerequisiteError, check as check_prerequisites};
 pub use proxier::NftablesProxier;
 pub use render::render;
+pub(crate) use service_elements::merge_ranges;
 pub use service_table::ServiceTable;

@@ -235,7 +235,7 @@ fn lookup_key(frontend: &Frontend<'_>) -> FrontendKey {
 }
 
 /// Sorts ranges and merges overlapping ones, which the kernel rejects.
-fn merge_ranges(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
+pub(crate) fn merge_ranges(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
     ranges.sort_unstable();
     let mut merged: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
