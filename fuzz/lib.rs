@@ -51,6 +51,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("nf_tables_events", targets::nf_tables::events, MemoryLimit::per_byte(50)),
     Target::new("nf_tables_tampered_table", targets::tampered_table::restore, MemoryLimit::per_byte(4_000)),
     Target::new("conntrack", targets::conntrack::dump, MemoryLimit::per_byte(50)),
+    Target::new("conntrack_events", targets::conntrack::events, MemoryLimit::per_byte(50)),
+    Target::new("packet_log", targets::packet_log::packets, MemoryLimit::per_byte(50)),
     Target::new("ip_vs", targets::ip_vs::dumps, MemoryLimit::per_byte(50)),
     Target::new("ipset", targets::ipset::lists, MemoryLimit::per_byte(50)),
     Target::new("route", targets::route::dumps, MemoryLimit::per_byte(50)),

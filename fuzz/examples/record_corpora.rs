@@ -16,7 +16,7 @@ mod sample_cluster;
 
 use std::env;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,9 +26,10 @@ use portcullis_cluster::Family;
 use portcullis_machines::uml;
 use portcullis_modes::nftables;
 use portcullis_netlink::Family as NetlinkFamily;
-use portcullis_netlink::conntrack::{Conntrack, Filter, Flow, Tuple};
+use portcullis_netlink::conntrack::{ConnectionEvents, Conntrack, Filter, Flow, Tuple};
 use portcullis_netlink::ip_vs::{IpVs, RealServer, ServerBatch, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::{DEFAULT_MAXELEM, IpSets, SetEntry, SetType};
+use portcullis_netlink::log::PacketLog;
 use portcullis_netlink::nf_tables::{self, DesiredTable, RulesetEvents, TableFamily, Transaction};
 use portcullis_netlink::route::{AddressMonitor, Rtnetlink};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
@@ -48,6 +49,7 @@ fn main() {
             let folder = PathBuf::from(folder).canonicalize().expect("the folder of the corpora");
             inside(|| record_nf_tables(&folder));
             inside(|| record_conntrack(&folder));
+            inside(|| record_events(&folder));
             inside(|| record_route(&folder));
             let program = env::current_exe().unwrap();
             uml::run(&program, [IN_MACHINE, folder.to_str().unwrap()], Duration::from_secs(60)).unwrap();
@@ -166,6 +168,49 @@ fn record_conntrack(folder: &Path) {
         let mut conntrack = Conntrack::open().unwrap();
         conntrack.delete_where(&NetlinkFamily::ALL, &[17, 132], |_| true).unwrap();
         conntrack.delete_matching(&Filter::new(NetlinkFamily::V4).protocol(6)).unwrap();
+    });
+}
+
+/// Reads until this many events were received.
+fn read_until(count: usize, mut read: impl FnMut() -> usize) {
+    let mut seen = 0;
+    while seen < count {
+        seen += read();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn record_events(folder: &Path) {
+    run("ip link set lo up");
+    run("sysctl -q -w net.netfilter.nf_conntrack_acct=1");
+    nft(
+        "table inet logged { chain c { type filter hook output priority 0; udp dport 9 log prefix \"drop in x\" group 5 drop; ct state new accept; }; }",
+    );
+    let send = |from: &str, to: &str| {
+        let socket = UdpSocket::bind(from).unwrap();
+        let _ = socket.send_to(b"hello", to);
+    };
+    record(&folder.join("packet_log"), "packets", || {
+        let mut log = PacketLog::bind(5).unwrap().expect("the group is free");
+        send("127.0.0.1:4000", "127.0.0.1:9");
+        send("[::1]:4000", "[::1]:9");
+        read_until(2, || {
+            let mut packets = 0;
+            log.receive(|_| packets += 1).unwrap();
+            packets
+        });
+    });
+    record(&folder.join("conntrack_events"), "events", || {
+        let mut events = ConnectionEvents::listen().unwrap();
+        send("127.0.0.1:4000", "127.0.0.1:7");
+        send("[::1]:4000", "[::1]:7");
+        let mut conntrack = Conntrack::open().unwrap();
+        conntrack.delete_where(&NetlinkFamily::ALL, &[17], |_| true).unwrap();
+        read_until(4, || {
+            let mut count = 0;
+            events.receive(|_| count += 1).unwrap();
+            count
+        });
     });
 }
 

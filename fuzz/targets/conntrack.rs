@@ -1,7 +1,7 @@
 //! Dumps of conntrack.
 
 use portcullis_netlink::Family;
-use portcullis_netlink::conntrack::{Conntrack, Filter};
+use portcullis_netlink::conntrack::{ConnectionEvents, Conntrack, Filter};
 
 use super::replay::with_responses;
 
@@ -25,4 +25,22 @@ pub(crate) fn dump(input: &[u8]) {
     });
     with_responses(input, || _ = open().delete_matching(&Filter::new(Family::V4).protocol(17)));
     with_responses(input, || _ = open().established(Family::V6, |_| ()));
+}
+
+/// Reads notifications about new and ended flows.
+pub(crate) fn events(input: &[u8]) {
+    with_responses(input, || {
+        let mut subscription = ConnectionEvents::listen().unwrap();
+        let mut events = 0;
+        // Every datagram has at least one byte. After an error the subscription goes on.
+        let ended = (0..input.len() + 8).any(|_| {
+            let received = subscription.receive(|event| {
+                events += 1;
+                let _ = (format!("{event:?}"), event.flow().is_forwarded_by_ipvs());
+            });
+            matches!(received, Ok(false))
+        });
+        assert!(ended, "notifications end with the input");
+        assert!(events <= input.len() / 16, "each event is a message");
+    });
 }

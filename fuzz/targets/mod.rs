@@ -13,6 +13,7 @@ pub(crate) mod iptables_save;
 pub(crate) mod manifests;
 pub(crate) mod nf_tables;
 pub(crate) mod objects;
+pub(crate) mod packet_log;
 #[cfg(test)]
 mod recordings;
 mod replay;

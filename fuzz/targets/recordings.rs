@@ -1,9 +1,10 @@
 //! The recordings in the corpora are complete: targets read everything in them.
 
 use portcullis_netlink::Family;
-use portcullis_netlink::conntrack::Conntrack;
+use portcullis_netlink::conntrack::{ConnectionEvent, ConnectionEvents, Conntrack};
 use portcullis_netlink::ip_vs::IpVs;
 use portcullis_netlink::ipset::IpSets;
+use portcullis_netlink::log::PacketLog;
 use portcullis_netlink::nf_tables::{self, Expression, Table, TableFamily, UnknownObjects};
 use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
@@ -54,6 +55,26 @@ fn flows() {
     })
     .unwrap();
     assert_eq!(flows, 3);
+}
+
+#[test]
+fn logged_packets_and_connection_events() {
+    let mut packets = Vec::new();
+    replay("packet_log", "packets", || {
+        let mut log = PacketLog::bind(5).unwrap().expect("the group is free");
+        while log.receive(|packet| packets.push((packet.prefix.to_vec(), packet.headers()))).unwrap() {}
+    });
+    let ports: Vec<_> = packets.iter().map(|(_, headers)| headers.expect("an IP packet").ports).collect();
+    assert_eq!(ports, [Some((4000, 9)); 2]);
+    assert!(packets.iter().all(|(prefix, _)| prefix == b"drop in x"));
+    let mut events = Vec::new();
+    replay("conntrack_events", "events", || {
+        let mut subscription = ConnectionEvents::listen().unwrap();
+        while subscription.receive(|event| events.push(event)).unwrap() {}
+    });
+    let ended = events.iter().filter(|event| matches!(event, ConnectionEvent::Ended(..))).count();
+    // The dump before the deletion, which lists both flows, is in the recording too.
+    assert_eq!((events.len(), ended), (6, 2));
 }
 
 #[test]
