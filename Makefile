@@ -17,6 +17,7 @@ BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
+IMAGE := buildah:buildah mmdebstrap:mmdebstrap getcap:libcap2-bin
 # For the download of the programs that tests run.
 TOOLS := pip3:python3-pip unzip:unzip
 UNIT := $(BUILD) $(TOOLS) mandoc:mandoc systemd-analyze:systemd
@@ -29,10 +30,10 @@ fuzz: SECONDS ?= 60
 chaos: SECONDS ?= 600
 soak: SECONDS ?= 3600
 
-.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb qemu tools
+.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb sbom image release reproducible qemu tools
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Test connections to Services in a throwaway cluster (root; FOLDER=… for your own manifests)
 	$(call as_root,creates network namespaces and writes rules in them)
@@ -86,7 +87,7 @@ bench: ## Measure syncs of Services and policies against a bare tool or netlink 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))
 	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
-	$(CARGO) build --locked --release -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
+	deploy/build-release -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
 	rm -rf target/package && mkdir -p target/package/man target/package/lab/man
 	target/release/portcullis man --all-to target/package/man
 	target/release/portcullis completions bash >target/package/portcullis.bash
@@ -96,8 +97,31 @@ deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	target/release/portcullis-lab completions bash >target/package/lab/portcullis-lab.bash
 	target/release/portcullis-lab completions zsh >target/package/lab/_portcullis-lab
 	target/release/portcullis-lab completions fish >target/package/lab/portcullis-lab.fish
-	$(CARGO) deb --locked --no-build
-	$(CARGO) deb --locked --no-build -p portcullis-lab
+	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build
+	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build -p portcullis-lab
+
+sbom: ## Write the components of the programs to target/package/sbom (CycloneDX)
+	$(call install,$(BUILD))
+	$(install_cyclonedx)
+	deploy/sbom target/package/sbom
+
+image: ## Build the image around the release program, as the OCI archive target/package/portcullis.oci.tar (root)
+	$(call as_root,builds a root file system)
+	$(call install,$(BUILD) $(IMAGE))
+	deploy/build-release -p portcullis --bin portcullis
+	REVISION="$$(git rev-parse HEAD)" deploy/image/build "$${CARGO_TARGET_DIR:-target}/release/portcullis" \
+		target/package/portcullis.oci.tar
+
+release: deb ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root)
+	$(call as_root,builds a root file system)
+	$(call install,$(IMAGE) $(TOOLS))
+	$(install_cyclonedx)
+	$(fetch_tools)
+	deploy/release target/release-files
+
+reproducible: ## Build the program in two folders, and compare; up to two release builds
+	$(call install,$(BUILD) strings:binutils)
+	.ci/reproducible
 
 qemu: ## Fetch the kernel that some tests boot, for running them without make
 	$(call install,$(QEMU))
@@ -130,6 +154,11 @@ define as_root
 	echo '    sudo env "PATH=$$PATH" make $@' >&2; \
 	exit 1; \
 fi
+endef
+
+# Debug builds of tools take less than half the time of release builds.
+define install_cyclonedx
+@$(CARGO) cyclonedx --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-cyclonedx
 endef
 
 # Downloads the kernel for QEMU machines to the folder where the tests expect it.

@@ -7,6 +7,7 @@ mod chart;
 mod chart_readme;
 mod chart_values;
 mod helm;
+mod image;
 mod kustomize;
 mod manifests;
 mod monitoring;
