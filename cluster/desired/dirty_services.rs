@@ -29,6 +29,11 @@ impl DirtyServices {
     /// The kinds of objects that affect Services.
     pub const KINDS: [Kind; 4] = [Kind::Node, Kind::Service, Kind::EndpointSlice, Kind::ServiceCidr];
 
+    /// Returns the number of changes of Services and EndpointSlices.
+    pub fn changed_objects(&self) -> usize {
+        self.service_changes + self.slice_changes
+    }
+
     /// Adds a change. Changes of other kinds are ignored.
     pub fn add(&mut self, change: &Change) {
         match change.key.kind {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use portcullis_cluster::{Change, Index};
 
 use super::declaration::Declaration;
+use super::query::DaemonState;
 use super::status::Status;
 use super::work::Work;
 
@@ -43,4 +44,9 @@ pub(crate) trait Controller {
 
     /// Returns the state of the controller.
     fn status(&self, now: Instant) -> Status;
+
+    /// Adds what queries may read of this controller to the state.
+    fn add_to<'a>(&'a self, state: &mut DaemonState<'a>) {
+        let _ = state;
+    }
 }

@@ -13,6 +13,7 @@ use super::exit::{Exit, StopReason};
 use super::mailbox::Wake;
 use super::observer::Observer;
 use super::progress::Progress;
+use super::query::{DaemonState, Query};
 use super::status::Status;
 use crate::moment::Moment;
 
@@ -22,6 +23,8 @@ pub(crate) struct EventLoop<'a> {
     pub(crate) events: mpsc::Receiver<Vec<Event>>,
     pub(crate) wake: Wake,
     pub(crate) stop: mpsc::Receiver<StopReason>,
+    /// Queries of the state of the daemon, if there is a source of them.
+    pub(crate) queries: Option<mpsc::Receiver<Query>>,
     /// The period of [`Observer::tick`].
     pub(crate) tick: Duration,
     /// Ends when every controller has synced once.
@@ -31,6 +34,8 @@ pub(crate) struct EventLoop<'a> {
     runners: Vec<Runner>,
     /// Work that runs; each returns the position of its controller.
     work: JoinSet<usize>,
+    /// Queries of what a running sync holds.
+    waiting_queries: Vec<Query>,
 }
 
 struct Runner {
@@ -60,12 +65,14 @@ impl<'a> EventLoop<'a> {
             events,
             wake,
             stop,
+            queries: None,
             tick: Duration::from_secs(5),
             once: false,
             observer,
             progress,
             runners,
             work,
+            waiting_queries: Vec::new(),
         }
     }
 
@@ -92,6 +99,7 @@ impl<'a> EventLoop<'a> {
                 () = self.wake.notified() => {}
                 () = timer => {}
                 _ = tick.tick() => self.handle_tick(),
+                Some(query) = receive(self.queries.as_mut()) => self.run_query(query),
                 Some(reason) = self.stop.recv() => return Ok(Exit::Stopped(reason)),
             }
         }
@@ -176,6 +184,24 @@ impl<'a> EventLoop<'a> {
         let now = Instant::now();
         runner.controller.finish(&self.index, now);
         self.observe(now);
+        std::mem::take(&mut self.waiting_queries).into_iter().for_each(|query| self.run_query(query));
+    }
+
+    /// Runs a query. If a sync holds what it reads, it is run again when the sync has ended.
+    fn run_query(&mut self, mut query: Query) {
+        let is_ready = self.runners.iter().all(|runner| runner.is_ready(&self.index));
+        let mut state = DaemonState { index: &self.index, is_ready, desired: None };
+        self.runners.iter().for_each(|runner| runner.controller.add_to(&mut state));
+        if !query.run(&state) {
+            self.waiting_queries.push(query);
+        }
+    }
+}
+
+async fn receive(queries: Option<&mut mpsc::Receiver<Query>>) -> Option<Query> {
+    match queries {
+        Some(queries) => queries.recv().await,
+        None => std::future::pending().await,
     }
 }
 

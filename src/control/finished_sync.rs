@@ -6,10 +6,13 @@ use portcullis_cluster::ObjectKey;
 use portcullis_modes::IsolationCause;
 
 use super::measurements::Measurements;
+use super::sync_trigger::SyncTrigger;
 
 /// A finished sync.
 #[derive(Debug, Default)]
 pub(crate) struct FinishedSync {
+    /// The reason of the sync.
+    pub(crate) trigger: SyncTrigger,
     /// The result of each set of rules that was synced.
     pub(crate) results: Vec<RulesResult>,
     /// The number of objects that the controller programs.

@@ -8,6 +8,8 @@
 //!        --once, health, metrics, Events (`observe`)
 //! ```
 //!
+//! A query ([`Queries`]) reads the index and the desired Services on the loop, for the local API.
+//!
 //! A controller that implements `Controller` and is added to the loop gets its objects from the source, health, metrics,
 //! Events and `--once` by its `Declaration` and `Status` alone.
 //!
@@ -23,9 +25,11 @@ mod mailbox;
 mod measurements;
 mod observer;
 mod progress;
+mod query;
 mod schedule;
 mod status;
 mod sync_history;
+mod sync_trigger;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -43,7 +47,9 @@ pub(crate) use measurements::{
 };
 pub(crate) use observer::Observer;
 pub use progress::{ITERATION_LIMIT, Progress};
+pub(crate) use query::{DaemonState, Queries, QueryError};
 pub(crate) use schedule::{Due, Schedule};
 pub(crate) use status::{ChangeCounts, Status};
 pub use sync_history::{SyncFailure, SyncHistory};
+pub(crate) use sync_trigger::SyncTrigger;
 pub(crate) use work::{Pending, Work};

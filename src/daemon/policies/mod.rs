@@ -26,7 +26,8 @@ use super::node_addresses::NodeAddresses;
 use super::restores::Restores;
 use crate::config::{Established, NetworkPolicy};
 use crate::control::{
-    Controller, ControllerName, Declaration, Due, Mailbox, Pending, Schedule, Status, Wake, Watch, Work,
+    Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule, Status,
+    SyncTrigger, Wake, Watch, Work,
 };
 use crate::moment::Moment;
 use crate::source::Selection;
@@ -85,6 +86,8 @@ pub(super) struct PolicyController {
     worker: Option<PolicyWorker>,
     pending: Option<Pending<(PolicyWorker, PolicySyncResult)>>,
     schedule: Schedule,
+    /// The reason of the running sync.
+    trigger: SyncTrigger,
     first_sync: FirstSync,
     /// True if some objects that affect policies could not be read.
     has_unreadable: bool,
@@ -136,6 +139,7 @@ impl PolicyController {
             worker: Some(PolicyWorker::new(Scope::Node(node), enforcer)),
             pending: None,
             schedule,
+            trigger: SyncTrigger::Start,
             first_sync: FirstSync::for_policies(),
             has_unreadable: false,
             restores: Restores::new(now),
@@ -309,6 +313,10 @@ impl Controller for PolicyController {
         let mut worker = self.worker.take()?;
         self.first_sync.started();
         self.rejected_due = None;
+        let objects = self.dirty.objects.len() + self.dirty.nodes.len();
+        // Full syncs follow only external changes.
+        let changed_by = Some(self.restores.process());
+        self.trigger = SyncTrigger::new(due, &self.status, objects, self.schedule.is_retrying(), changed_by);
         let changes = worker.compile(index, &std::mem::take(&mut self.dirty), now);
         let request = self.request(due, changes, index, now);
         self.schedule.started(due, now);
@@ -325,7 +333,8 @@ impl Controller for PolicyController {
         self.handle_result(&result, now);
         // While the search for rejected policies continues, nothing was written yet at the start.
         if worker.was_committed() || result.search.is_none() {
-            self.status.sync_finished(worker.finished_sync(result), Moment::now());
+            let sync = FinishedSync { trigger: self.trigger.clone(), ..worker.finished_sync(result) };
+            self.status.sync_finished(sync, Moment::now());
         }
         self.worker = Some(worker);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use portcullis_cluster::desired::DirtyServices;
+use portcullis_cluster::desired::{Desired, DirtyServices};
 use portcullis_cluster::{Backoff, Change, Family, Index, Kind, Name};
 use tokio::sync::mpsc;
 
@@ -21,8 +21,8 @@ use super::node_addresses::NodeAddresses;
 use super::restores::Restores;
 use crate::config::Config;
 use crate::control::{
-    ChangeCounts, Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Measurements, Pending,
-    Progress, Schedule, ServiceMeasurements, Status, Watch, Work,
+    ChangeCounts, Controller, ControllerName, DaemonState, Declaration, Due, FinishedSync, Mailbox,
+    Measurements, Pending, Progress, Schedule, ServiceMeasurements, Status, SyncTrigger, Watch, Work,
 };
 use crate::daemon::mode_setup;
 use crate::moment::Moment;
@@ -91,6 +91,8 @@ pub(super) struct ServiceController {
     node: Name,
     facts: MachineFacts,
     handles: ServiceHandles,
+    /// The desired Services. While work runs, its thread also reads them, and they do not change.
+    desired: Arc<Desired>,
     /// `None` while work runs.
     worker: Option<ServiceWorker>,
     pending: Option<Pending<(ServiceWorker, Option<ServiceSyncResult>)>>,
@@ -104,6 +106,8 @@ pub(super) struct ServiceController {
     has_drifted: bool,
     restores: Restores,
     running_sync: RunningSync,
+    /// The reason of the running sync.
+    trigger: SyncTrigger,
     programming_latency: ProgrammingLatency,
     /// Changes to unserved frontends that are not in the status yet.
     unserved: Option<UnservedReport>,
@@ -125,12 +129,14 @@ impl ServiceController {
         started: Moment,
     ) -> Self {
         let now = Instant::now();
+        let desired = Desired::new(node.clone()).with_external_cidrs(&config.external_address_cidrs);
         ServiceController {
             schedule: Schedule::new(config.sync.min_period, Some(config.sync.period), RETRY, now),
             config,
             node,
             facts,
             handles,
+            desired: Arc::new(desired),
             pending: None,
             dirty: DirtyServices::default(),
             is_ready: false,
@@ -140,6 +146,7 @@ impl ServiceController {
             restores: Restores::new(now),
             running_sync: RunningSync::new(worker.progress()),
             worker: Some(worker),
+            trigger: SyncTrigger::Start,
             programming_latency: ProgrammingLatency::new(started.wall()),
             unserved: None,
             started: Some(started.monotonic()),
@@ -154,6 +161,9 @@ impl ServiceController {
     fn start_sync(&mut self, due: Due, index: &Index, now: Instant) -> Option<Work> {
         let mut worker = self.worker.take()?;
         self.first_sync.started();
+        let changed_by = self.has_drifted.then(|| self.restores.process());
+        let (objects, is_retrying) = (self.dirty.changed_objects(), self.schedule.is_retrying());
+        self.trigger = SyncTrigger::new(due, &self.status, objects, is_retrying, changed_by);
         self.schedule.started(due, now);
         if due == Due::FullSync && self.has_drifted {
             self.restores.started(now);
@@ -163,8 +173,9 @@ impl ServiceController {
         self.programming_latency.add(&dirty.trigger_times);
         set_pending(&mut self.status.changes, &dirty);
         self.status.changes.iter_mut().for_each(ChangeCounts::take);
-        let changes = worker.desired.update(index, dirty);
-        if let Some(report) = unserved::report(&mut worker.desired) {
+        let desired = Arc::get_mut(&mut self.desired).expect("no work reads them, as the worker is here");
+        let changes = desired.update(index, dirty);
+        if let Some(report) = unserved::report(desired) {
             self.unserved.get_or_insert_default().add(report);
         }
         let options = node::options(&self.config, index.node(&self.node));
@@ -178,8 +189,11 @@ impl ServiceController {
             changes,
             options,
         };
+        let desired = Arc::clone(&self.desired);
         let (work, pending) = Work::new(move || {
-            let result = worker.sync(request);
+            let result = worker.sync(&desired, request);
+            // Before the result is received, so that the next sync can update them.
+            drop(desired);
             if result.families.iter().any(|family| family.is_full) {
                 memory::release();
             }
@@ -194,9 +208,12 @@ impl ServiceController {
         self.worker.as_ref()?;
         let request = self.handles.traffic.try_recv().ok()?;
         let mut worker = self.worker.take()?;
+        let desired = Arc::clone(&self.desired);
         let (work, pending) = Work::new(move || {
+            let traffic = worker.traffic(&desired);
+            drop(desired);
             // The requester may have stopped waiting.
-            let _ = request.send(worker.traffic());
+            let _ = request.send(traffic);
             (worker, None)
         });
         self.pending = Some(pending);
@@ -239,11 +256,11 @@ impl ServiceController {
         if result.error().is_none()
             && let Some(start) = self.started.take()
         {
-            result.log_first(&worker.desired, start);
+            result.log_first(&self.desired, start);
         }
         let addresses = worker.node_port_addresses(&self.handles.addresses.get());
         let without_local_endpoints = self.handles.health_checks.update(
-            &worker.desired,
+            &self.desired,
             worker.options(),
             addresses,
             result.local_endpoints_changed,
@@ -259,8 +276,9 @@ impl ServiceController {
             ..result.measurements()
         };
         let sync = FinishedSync {
+            trigger: self.trigger.clone(),
             results: result.rules_results(),
-            objects: worker.desired.services().len(),
+            objects: self.desired.services().len(),
             unwritten: result.unwritten(),
             notices,
             omitted_notices,
@@ -378,5 +396,9 @@ impl Controller for ServiceController {
             contention: self.restores.contention(now),
             ..self.status.clone()
         }
+    }
+
+    fn add_to<'a>(&'a self, state: &mut DaemonState<'a>) {
+        state.desired = Some(&self.desired);
     }
 }

@@ -15,11 +15,9 @@ use portcullis_modes::{
 use crate::control::{Due, IsolatedObject, RulesError, RulesResult, ServiceMeasurements};
 use crate::observe::http::TrafficResponse;
 
-/// The engine, and the desired Services. It moves to a thread for each sync.
+/// The engine. It moves to a thread for each sync.
 pub(in crate::daemon) struct ServiceWorker {
     engine: ServiceEngine,
-    /// The desired Services, which the controller updates between syncs.
-    pub(in crate::daemon) desired: Desired,
     progress: Option<Arc<SyncProgress>>,
 }
 
@@ -125,16 +123,12 @@ impl ServiceSyncResult {
 
 impl ServiceWorker {
     /// Creates a worker. `progress`: the counters of the mode's running syncs.
-    pub(in crate::daemon) fn new(
-        engine: ServiceEngine,
-        desired: Desired,
-        progress: Option<Arc<SyncProgress>>,
-    ) -> Self {
-        ServiceWorker { engine, desired, progress }
+    pub(in crate::daemon) fn new(engine: ServiceEngine, progress: Option<Arc<SyncProgress>>) -> Self {
+        ServiceWorker { engine, progress }
     }
 
-    /// Programs the changes into the kernel, and deletes stale flows.
-    pub(super) fn sync(&mut self, request: ServiceSyncRequest) -> ServiceSyncResult {
+    /// Programs the changes of `desired` into the kernel, and deletes stale flows.
+    pub(super) fn sync(&mut self, desired: &Desired, request: ServiceSyncRequest) -> ServiceSyncResult {
         self.engine.reconfigure(request.options, request.node_facts);
         if request.has_drifted {
             self.engine.note_external_change();
@@ -142,7 +136,7 @@ impl ServiceWorker {
         let had_external_changes = request.due == Due::FullSync && self.engine.check_drift();
         let draining = self.engine.drain_status();
         let result = self.engine.sync(
-            &self.desired,
+            desired,
             EngineRequest {
                 changes: &request.changes,
                 addresses: &request.addresses,
@@ -179,8 +173,8 @@ impl ServiceWorker {
     }
 
     /// Reads the traffic of Services.
-    pub(super) fn traffic(&mut self) -> TrafficResponse {
-        self.engine.traffic(&self.desired)
+    pub(super) fn traffic(&mut self, desired: &Desired) -> TrafficResponse {
+        self.engine.traffic(desired)
     }
 
     /// Returns the progress counters of a running sync.
