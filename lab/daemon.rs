@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
-/// Command line and environment of a node's daemon. The lab adds `--manifests` and `--hostname-override`.
+/// Command line and environment of a node's daemon. The lab adds `--manifests`, `--hostname-override` and `--socket`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DaemonSpec {
     /// The program.
@@ -20,6 +20,15 @@ pub struct DaemonSpec {
     pub args: Vec<String>,
     /// Additional environment variables.
     pub env: Vec<(String, String)>,
+}
+
+/// The longest path of a socket that the daemon accepts.
+const MAX_SOCKET_PATH: usize = 100;
+
+/// Returns the path of the daemon's local API: the nodes have one file system. Empty, which disables it, if the path is too long.
+pub(crate) fn socket_path(folder: &Path, node: &str) -> PathBuf {
+    let path = folder.join(format!("{node}.sock"));
+    if path.as_os_str().len() > MAX_SOCKET_PATH { PathBuf::new() } else { path }
 }
 
 /// A running daemon.
@@ -46,6 +55,7 @@ impl Daemon {
         let errors = output.try_clone().map_err(Error::file("cannot write", &log))?;
         let mut command = netns.command(&spec.binary);
         command.arg("--manifests").arg(folder.join("manifests")).args(["--hostname-override", node]);
+        command.arg("--socket").arg(socket_path(folder, node));
         command.args(&spec.args).envs(spec.env.iter().map(|(name, value)| (name, value)));
         // Each node has its own xtables lock, as separate machines do.
         command.env("XTABLES_LOCKFILE", folder.join(format!("{node}.xtables.lock")));

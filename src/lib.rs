@@ -15,6 +15,7 @@ mod file_watch;
 mod generated_docs;
 pub mod host;
 pub mod host_file;
+mod local_client;
 pub mod logging;
 mod memory;
 pub mod moment;
@@ -32,10 +33,11 @@ pub mod termination;
 mod token_bucket;
 mod truncated_list;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use commands::status::Verdict;
 use config::{Command, Config, ConfigErrors, Invocation};
 use daemon::{ConfigFile, DaemonError};
 use logging::Delivery;
@@ -99,6 +101,11 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             let colour = output::has_colors(&io::stdout());
             return Ok(exit_code(!commands::diff::run(config, diff, colour, &mut out)?));
         }
+        Command::Status(status) => {
+            let (stdout, colors) = (io::stdout(), output::has_colors(&io::stdout()));
+            let verdict = commands::status::run(config, *status, stdout.is_terminal(), colors, &mut out);
+            return Ok(status_code(status.watch, verdict?));
+        }
         Command::Explain(explain) => {
             return Ok(exit_code(commands::explain::run(config, explain, &mut out)?));
         }
@@ -115,6 +122,16 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
 /// Returns 0 or 1, as `diff` does.
 fn exit_code(success: bool) -> ExitCode {
     if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Returns the exit status of `status`. With `--watch` it ends when its output is closed, which is no failure.
+fn status_code(watch: bool, verdict: Verdict) -> ExitCode {
+    match verdict {
+        _ if watch => ExitCode::SUCCESS,
+        Verdict::Healthy => ExitCode::SUCCESS,
+        Verdict::Unhealthy => ExitCode::FAILURE,
+        Verdict::Unknown => ExitCode::from(FAILED),
+    }
 }
 
 fn serve(
@@ -164,7 +181,15 @@ fn reload_config() -> Result<Config, ConfigErrors> {
     invocation.expect("the command line was parsed at the start").config
 }
 
+/// The version of kube-proxy that Portcullis replaces.
+const KUBE_PROXY_VERSION: &str = "v1.36.2";
+
 /// Returns the output of `portcullis version`.
 pub fn version() -> String {
-    format!("Portcullis v{} (kube-proxy v1.36.2)", env!("CARGO_PKG_VERSION"))
+    format!("Portcullis v{} (kube-proxy {KUBE_PROXY_VERSION})", env!("CARGO_PKG_VERSION"))
+}
+
+/// Returns the commit from which the program was built, if that was recorded.
+pub(crate) fn commit() -> Option<&'static str> {
+    option_env!("PORTCULLIS_COMMIT")
 }

@@ -23,6 +23,11 @@ impl<W> Output<W> {
     pub(crate) fn new(inner: W) -> Self {
         Output { inner, is_closed: false }
     }
+
+    /// Returns true if the reader has closed the pipe.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
 }
 
 impl<W: Write> Output<W> {

@@ -44,8 +44,9 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 19] = [
+const PAGES: [&[&str]; 20] = [
     &[],
+    &["status"],
     &["render"],
     &["diff"],
     &["explain"],

@@ -178,9 +178,10 @@ fn enable_network_policy(options: &mut LabOptions) {
 }
 
 /// Daemon flags that the lab sets itself, with what is expected instead.
-const RESERVED_FLAGS: [(&str, &str); 5] = [
+const RESERVED_FLAGS: [(&str, &str); 6] = [
     ("--manifests", "the lab sets it"),
     ("--hostname-override", "the lab sets it to the node's name"),
+    ("--socket", "the lab sets it to a file of the node"),
     ("--mode", "expected before `--`"),
     ("--proxy-mode", "expected --mode before `--`"),
     ("--config", "expected flags, because a file would replace those that the lab sets"),

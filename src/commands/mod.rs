@@ -10,4 +10,5 @@ pub mod man;
 pub mod migrate;
 pub mod policy;
 pub mod render;
+pub mod status;
 mod unified_diff;

@@ -40,8 +40,8 @@ mod yaml_document;
 mod tests;
 
 pub use command::{
-    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man, Matrix,
-    Migrate, OutputFormat, Policy, ProtocolArgument, Render,
+    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, DocumentFormat, Explain,
+    Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Status,
 };
 pub(crate) use command::{command_line, completed_command_line};
 pub use detect_local_mode::DetectLocalMode;

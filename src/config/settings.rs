@@ -11,6 +11,8 @@ use super::go_duration::GoDuration;
 pub(super) const HEALTHZ_PORT: u16 = 10256;
 /// Default port of the metrics server.
 pub(super) const METRICS_PORT: u16 = 10249;
+/// Default path of the Unix socket of the local API.
+pub(super) const SOCKET: &str = "/run/portcullis/portcullis.sock";
 
 /// All settings; the table in [`setting_table`](super::setting_table) documents each field.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +29,7 @@ pub(super) struct Settings {
     pub(super) healthz_bind_address: String,
     pub(super) metrics_bind_address: String,
     pub(super) bind_address_hard_fail: bool,
+    pub(super) socket: String,
     pub(super) enable_profiling: bool,
     pub(super) show_hidden_metrics_for_version: String,
     pub(super) feature_gates: BTreeMap<String, bool>,
@@ -187,6 +190,7 @@ impl Default for Settings {
             healthz_bind_address: format!("0.0.0.0:{HEALTHZ_PORT}"),
             metrics_bind_address: format!("127.0.0.1:{METRICS_PORT}"),
             bind_address_hard_fail: false,
+            socket: SOCKET.into(),
             enable_profiling: false,
             show_hidden_metrics_for_version: String::new(),
             feature_gates: BTreeMap::new(),

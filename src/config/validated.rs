@@ -29,6 +29,8 @@ pub struct Config {
     pub metrics_bind_address: Option<SocketAddr>,
     /// Exit if one of these addresses is in use, instead of retrying.
     pub bind_address_hard_fail: bool,
+    /// Path of the Unix socket of the local API. `None`: disabled.
+    pub socket: Option<PathBuf>,
     /// Node addresses on which NodePorts are served.
     pub node_port_addresses: NodePortAddresses,
     /// CIDRs that contain all allowed external IPs and load balancer addresses of Services, without host bits.

@@ -26,7 +26,6 @@ mod watch_thread;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index, Name};
 use portcullis_modes::ServiceEngine;
 use portcullis_modes::cleanup::Takeover;
@@ -36,10 +35,11 @@ use tokio::sync::mpsc;
 
 use crate::cluster_view;
 use crate::config::{self, Config, Daemon};
-use crate::control::{Declaration, EventLoop, Exit, ITERATION_LIMIT, Progress, StopReason, Wake};
+use crate::control::{Declaration, EventLoop, Exit, ITERATION_LIMIT, Progress, Queries, StopReason, Wake};
 use crate::moment::Moment;
 use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
+use crate::observe::local_api::DaemonFacts;
 use crate::observe::telemetry::{self, Telemetry};
 use crate::policy_lock::PolicyLock;
 use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
@@ -110,7 +110,7 @@ pub async fn run(
     let source =
         source::spawn_with_events(source_config, sink, Some(EventReporter::new(name.clone()))).await?;
     let recorder = source.recorder().clone();
-    node_setup::warn_about_other_proxies(&config, &recorder).await?;
+    let other_proxies = node_setup::warn_about_other_proxies(&config, &recorder).await?;
     if let Err(error) = Servers::check(telemetry::addresses(&config), &recorder).await {
         recorder.flush(EVENT_TIMEOUT).await;
         return Err(error.into());
@@ -137,6 +137,7 @@ pub async fn run(
         }
     };
 
+    let families = prerequisites.families.clone();
     let wake = Wake::default();
     let addresses = NodeAddresses::read();
     let setup = Setup {
@@ -160,10 +161,22 @@ pub async fn run(
     }
     let stop = setup.stop_signals(&source, file, &telemetry, termination);
     let service_manager = ServiceManager::start(telemetry.health());
+    let (queries, receiver) = Queries::channel();
+    if !options.once {
+        let facts = DaemonFacts {
+            config: config.clone(),
+            node: name.clone(),
+            families,
+            started: start,
+            other_proxies,
+        };
+        telemetry.start_local_api(facts, queries);
+    }
 
     let mut event_loop =
         EventLoop::new(Index::for_node(name.clone()), events, wake, stop, progress, &mut telemetry);
     event_loop.tick = TICK;
+    event_loop.queries = Some(receiver);
     event_loop.once = options.once;
     event_loop.add(Box::new(services));
     if let Some(policies) = policies {
@@ -237,7 +250,6 @@ impl Setup<'_> {
         tracing::info!(node = %name, ?families, "serving Services by {}", mode.proxy_mode().name());
         let drain = if options.once { Duration::ZERO } else { DRAIN };
         let takeover = Takeover::new(config.mode, flavour, drain);
-        let desired = Desired::new(name.clone()).with_external_cidrs(&config.external_address_cidrs);
         let counters = mode.progress();
         let engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));
         let handles = ServiceHandles {
@@ -255,7 +267,7 @@ impl Setup<'_> {
             services::declaration(config, name, &families),
             facts,
             handles,
-            ServiceWorker::new(engine, desired, counters),
+            ServiceWorker::new(engine, counters),
             start,
         ))
     }

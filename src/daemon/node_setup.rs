@@ -5,6 +5,7 @@ use tokio::task::JoinError;
 
 use crate::config::{Config, Daemon};
 use crate::conntrack_settings::{self, RejectedSetting};
+use crate::other_proxies::RunningProxy;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{EventRecorder, EventType, START};
 use crate::{host, oom_score, other_proxies};
@@ -37,19 +38,19 @@ impl KernelSettings {
     }
 }
 
-/// Warns about other proxies on this node. Must be called before this daemon listens on the same addresses.
+/// Warns about other proxies on this node, and returns them. Must be called before this daemon listens on the same addresses.
 pub(super) async fn warn_about_other_proxies(
     config: &Config,
     recorder: &EventRecorder,
-) -> Result<(), JoinError> {
+) -> Result<Vec<RunningProxy>, JoinError> {
     let config = config.clone();
     let proxies = tokio::task::spawn_blocking(move || other_proxies::detect(&config)).await?;
-    for proxy in proxies {
+    for proxy in &proxies {
         let text = format!("{proxy}: two proxies on one node overwrite each other's rules; stop one of them");
         tracing::error!("{text}");
         recorder.node_event(EventType::Warning, ["AnotherProxy", START], &text);
     }
-    Ok(())
+    Ok(proxies)
 }
 
 /// Removes the NetworkPolicy table of an earlier daemon if policies are not enforced any more. If another process holds the

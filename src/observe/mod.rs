@@ -5,6 +5,7 @@
 //! source ─ SourceHealth ┼─► Health ──► 10256 /healthz /livez, healthCheckNodePorts
 //! loop ─ progress ──────┘   Metrics ─► 10249 /metrics
 //!                           EventRecorder ─► Events of the API server; the log
+//!                           LocalApi ─► Unix socket ─► portcullis status and other commands
 //! ```
 
 mod api_server_silence;
@@ -14,8 +15,11 @@ pub mod health;
 pub mod health_check_node_port;
 pub mod http;
 mod isolation_health;
+pub(crate) mod local_api;
 pub mod metrics;
 mod own_node_reporter;
+mod policy_drops;
+mod reported_statuses;
 mod source_problems;
 pub(crate) mod telemetry;
 mod unreadable_reporter;

@@ -13,11 +13,12 @@ use super::dropped_lines::DroppedLines;
 use super::health::{Health, HealthProblem, Limits};
 use super::health_check_node_port::ServiceHealthServer;
 use super::http::{Addresses, BindError, ConnectionLimits, Diagnostics, Servers, ServiceTraffic};
+use super::local_api::{self, ApiSources, DaemonFacts, LocalApi, LocalApiServer};
 use super::metrics::Metrics;
 use super::own_node_reporter::OwnNodeReporter;
 use super::source_problems;
 use crate::config::{self, Config};
-use crate::control::{Declaration, Observer, Progress, Status, SyncHistory};
+use crate::control::{Declaration, Observer, Progress, Queries, Status, SyncHistory};
 use crate::file_descriptors;
 use crate::logging;
 use crate::moment::Moment;
@@ -30,6 +31,7 @@ pub(crate) struct Telemetry {
     metrics: Metrics,
     health: Arc<Health>,
     servers: Servers,
+    local_api: Option<LocalApiServer>,
     stop: watch::Sender<bool>,
     recorder: EventRecorder,
     silence: SilenceReporter,
@@ -112,6 +114,7 @@ impl Telemetry {
             metrics,
             health,
             servers,
+            local_api: None,
             stop,
             recorder,
             silence: SilenceReporter::default(),
@@ -135,6 +138,29 @@ impl Telemetry {
             metrics.configuration_unusable(errors.is_some());
             health.warn(errors.map(|errors| format!("the configuration file is invalid: {errors}")));
         }
+    }
+
+    /// Starts the local API, if the configuration has a socket for it.
+    pub(crate) fn start_local_api(&mut self, facts: DaemonFacts, queries: Queries) {
+        let Some(path) = facts.config.socket.clone() else { return };
+        self.controllers.timeline().add_start(facts.config.mode, facts.started);
+        let sources = ApiSources {
+            queries,
+            health: self.health(),
+            reported: self.controllers.reported().clone(),
+            timeline: self.controllers.timeline().clone(),
+            source: Arc::clone(&self.source),
+            drops: self.controllers.drops().clone(),
+            recorder: self.recorder.clone(),
+        };
+        self.local_api = Some(LocalApiServer::start(
+            path,
+            local_api::router(LocalApi::new(facts, sources)),
+            ConnectionLimits::for_descriptors(file_descriptors::limit()).local_api,
+            self.health(),
+            self.metrics.clone(),
+            self.stop.subscribe(),
+        ));
     }
 
     /// Starts the server of the health check ports of Services.
@@ -165,6 +191,9 @@ impl Telemetry {
         // Fails if no server runs.
         let _ = self.stop.send(true);
         self.servers.stopped().await;
+        if let Some(server) = self.local_api {
+            server.stopped().await;
+        }
     }
 }
 
@@ -190,6 +219,12 @@ impl Observer for Telemetry {
         let mut problems = source_problems::from_kinds(&kinds, now.monotonic());
         problems.extend(self.source.credentials_problem().map(HealthProblem::warning));
         self.health.set_problems("API server", problems);
+        self.controllers.timeline().add_sources(&self.source.snapshot(), now);
+        if self.controllers.drops().needs_sample(now.monotonic()) {
+            let drops = self.controllers.drops().clone();
+            // The kernel is not asked on the loop.
+            drop(tokio::task::spawn_blocking(move || drops.read()));
+        }
         let silence = self.health.status(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
     }

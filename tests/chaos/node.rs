@@ -105,6 +105,8 @@ impl NodeUnderTest {
             &format!("--hostname-override={NODE}"),
             "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
             "--conntrack-max-per-core=0",
+            // Nodes of other tests share the folder of the default socket.
+            "--socket=",
             &format!("--mode={}", mode.name()),
         ]
         .map(str::to_owned)

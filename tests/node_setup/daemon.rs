@@ -61,7 +61,8 @@ impl Node {
 /// Returns the program with the arguments that every node needs.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.arg("--hostname-override=node-a");
+    // Tests share the folder of the default socket.
+    command.args(["--hostname-override=node-a", "--socket="]);
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }

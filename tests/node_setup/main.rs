@@ -23,6 +23,7 @@ mod http;
 mod in_place;
 mod kernel_settings;
 mod limits;
+mod local_api;
 mod log;
 mod memory;
 #[path = "../../netlink/tests/namespace/mod.rs"]

@@ -139,7 +139,8 @@ impl Testbed {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
         command.args(subcommand).arg("--manifests").arg(self.lab.manifests());
-        command.args(["--hostname-override", node]).args(&self.args);
+        // The nodes share the folder of the default socket.
+        command.args(["--hostname-override", node, "--socket="]).args(&self.args);
         let path = format!("{}:{}", self.tools.path().display(), std::env::var("PATH").unwrap());
         command.env("PATH", path);
         command.env("XTABLES_LOCKFILE", self.lab.folder().join(format!("{node}.xtables.lock")));

@@ -39,7 +39,8 @@ impl ApiServerCluster {
         prepare(&server);
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
-        command.args(daemon_args("iptables", &["--network-policy", "--hostname-override=node-1"]));
+        command
+            .args(daemon_args("iptables", &["--network-policy", "--hostname-override=node-1", "--socket="]));
         command.arg(format!("--master={}", server.url()));
         command.env("XTABLES_LOCKFILE", log.path().with_extension("lock"));
         command.stdin(Stdio::null()).stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap());

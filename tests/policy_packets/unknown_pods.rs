@@ -73,7 +73,7 @@ fn health_reports_a_node_without_pod_cidrs() {
     }
     NODES.iter().for_each(|node| cluster.stop(node));
     let mut child = cluster.netns("node-2").command(env!("CARGO_BIN_EXE_portcullis"));
-    child.args(daemon_args("iptables", &DENY)).arg("--hostname-override=node-2");
+    child.args(daemon_args("iptables", &DENY)).args(["--hostname-override=node-2", "--socket="]);
     let mut child = child.arg("--manifests").arg(folder.path()).spawn().unwrap();
     let netns = cluster.netns("node-2");
     let healthz = || tools::http_get(&netns, "127.0.0.1:10256", "/healthz").unwrap_or_default();

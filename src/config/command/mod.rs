@@ -8,6 +8,7 @@ mod man;
 mod migrate;
 mod policy;
 mod render;
+mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
+pub use status::{DocumentFormat, Status};
 
 use super::flags;
 
@@ -39,6 +41,8 @@ pub enum Command {
     Diff(Diff),
     /// Explain whether a connection is delivered, where, and by which rules.
     Explain(Explain),
+    /// Print the state of the daemon that runs on this node.
+    Status(Status),
     /// Evaluate network policies.
     Policy(Policy),
     /// Switch this node to another proxy mode, or print the plan for it.
@@ -95,6 +99,11 @@ pub(super) fn parser() -> clap::Command {
         .default_missing_value("true")
         .action(ArgAction::Append)
         .help("Print the version and exit");
+    let status = Status::augment_args(with_settings_shown(clap::Command::new("status"), &["config", "socket"]))
+        .about(
+            "Print the state of the daemon that runs on this node; exit status 1 if it is not healthy, 2 if that cannot be determined",
+        )
+        .after_help(ALL_SETTINGS);
     let render = Render::augment_args(with_settings(clap::Command::new("render")))
         .about("Print the rules for a cluster state, without changing the kernel")
         .after_help(ALL_SETTINGS);
@@ -123,6 +132,7 @@ pub(super) fn parser() -> clap::Command {
         .args_conflicts_with_subcommands(true)
         .args(flags::arguments())
         .arg(version)
+        .subcommand(status)
         .subcommand(render)
         .subcommand(diff)
         .subcommand(explain)
@@ -170,10 +180,14 @@ const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
 const DAEMON_ONLY: [&str; 5] = ["cleanup", "force", "init-only", "once", "write-config-to"];
 
 fn with_settings(command: clap::Command) -> clap::Command {
+    with_settings_shown(command, &SHOWN)
+}
+
+fn with_settings_shown(command: clap::Command, shown: &[&str]) -> clap::Command {
     let settings =
         flags::arguments().into_iter().filter(|argument| !DAEMON_ONLY.contains(&argument.get_id().as_str()));
     command.args(settings.map(|argument| {
-        let shown = SHOWN.contains(&argument.get_id().as_str());
+        let shown = shown.contains(&argument.get_id().as_str());
         let argument = argument.hide(!shown).help_heading(None::<&str>);
         match argument.get_id().as_str() {
             "config" => {
@@ -191,6 +205,7 @@ pub(super) fn subcommand(
 ) -> Result<Option<(Command, Option<&ArgMatches>)>, clap::Error> {
     let Some((name, inner)) = matches.subcommand() else { return Ok(None) };
     Ok(Some(match name {
+        "status" => (Command::Status(Status::from_arg_matches(inner)?), Some(inner)),
         "render" => (Command::Render(Render::from_arg_matches(inner)?), Some(inner)),
         "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
         "explain" => (Command::Explain(Explain::from_arg_matches(inner)?), Some(inner)),

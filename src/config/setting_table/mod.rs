@@ -214,6 +214,14 @@ const LISTENERS: &[Setting] = &[
             "bind-address-hard-fail",
             "Exit if a listening address is in use, instead of retrying",
         ),
+    Setting::new(|s| FieldRef::Text(&mut s.socket))
+        .toml("socket")
+        .override_flag(
+            "socket",
+            "Unix socket of the local API, which portcullis status and other commands read. Only the user of the daemon and root \
+             may connect. Empty disables it",
+        )
+        .with_type_name("path"),
     Setting::new(|s| FieldRef::Text(&mut s.show_hidden_metrics_for_version))
         .yaml("showHiddenMetricsForVersion")
         .unused("no metric is hidden")

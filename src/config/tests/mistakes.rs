@@ -214,6 +214,12 @@ fn validation_rules() {
                 "--master: invalid value \"u\": expected either manifests or an API server, not both",
             ],
         ),
+        (
+            &["--socket=portcullis.sock"],
+            &[
+                "--socket: invalid value \"portcullis.sock\": expected an absolute path of a file, of up to 100 bytes",
+            ],
+        ),
         // All errors, not only the first; an unreadable flag keeps its default.
         (
             &[

@@ -19,7 +19,7 @@ const READ_BY_THE_PARSER: [(&str, &str); 2] = [
 ];
 
 /// Values of all types, of which each setting accepts some.
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 27] = [
     "true",
     "false",
     "0",
@@ -41,6 +41,7 @@ const VALUES: [&str; 26] = [
     "eth9",
     "10.0.0.1",
     "10.0.0.1:80",
+    "/run/x.sock",
     "10.0.0.0/8",
     "localhost",
     "WatchList=false",

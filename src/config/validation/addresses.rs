@@ -1,6 +1,7 @@
 //! Validation of addresses, CIDRs and local traffic detection.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
@@ -9,6 +10,10 @@ use super::Validator;
 use crate::config::address::{parse_cidr, parse_ip, parse_socket_address};
 use crate::config::detect_local_mode::DetectLocalMode;
 use crate::config::node_port_addresses;
+
+/// The longest path of a Unix socket: `sun_path` has 108 bytes, with a final zero (unix(7)); replacing a socket needs a
+/// temporary name beside it, which is longer.
+const MAX_SOCKET_PATH: usize = 100;
 
 impl Validator<'_> {
     pub(super) fn bind_address(&mut self) -> std::net::IpAddr {
@@ -33,6 +38,20 @@ impl Validator<'_> {
             );
         }
         parsed
+    }
+
+    /// Portcullis' own rule: the path of a socket is absolute, as commands run in other folders, and fits into an address.
+    pub(super) fn socket(&mut self) -> Option<PathBuf> {
+        let path = &self.settings.socket;
+        if path.is_empty() {
+            return None;
+        }
+        if !path.starts_with('/') || path.ends_with('/') || path.len() > MAX_SOCKET_PATH {
+            let expected = format!("an absolute path of a file, of up to {MAX_SOCKET_PATH} bytes");
+            self.reject("socket", format!("{path:?}"), expected);
+            return None;
+        }
+        Some(path.into())
     }
 
     pub(super) fn node_port_addresses(&mut self, mode: ProxyMode) -> NodePortAddresses {

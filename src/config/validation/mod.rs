@@ -53,6 +53,7 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
             METRICS_PORT,
         ),
         bind_address_hard_fail: settings.bind_address_hard_fail,
+        socket: validator.socket(),
         node_port_addresses: validator.node_port_addresses(mode),
         external_address_cidrs: validator.external_address_cidrs(),
         detect_local: validator.detect_local(),

@@ -4,21 +4,24 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_cluster::{Family, NamespacedName, ObjectKey};
 use portcullis_modes::IsolationCause;
-use portcullis_policy::table;
 
 use super::health::{Health, HealthProblem};
 use super::isolation_health;
+use super::local_api::Timeline;
 use super::metrics::{Metrics, SyncScope, TrafficPolicyField};
+use super::policy_drops::PolicyDrops;
+use super::reported_statuses::ReportedStatuses;
 use super::unreadable_reporter::UnreadableReporter;
 use crate::control::{
-    ControllerName, DropCounterLabels, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements,
-    RulesResult, ServiceMeasurements, Status,
+    ControllerName, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements, RulesResult,
+    ServiceMeasurements, Status,
 };
+use crate::moment::Moment;
 use crate::source::{EventRecorder, SourceHealth};
 
 /// The component of health problems about running syncs.
@@ -31,8 +34,10 @@ pub(super) struct ControllerStatuses {
     recorder: EventRecorder,
     unreadable: UnreadableReporter,
     seen: BTreeMap<ControllerName, SeenController>,
-    /// The labels of the policy table's drop counters. The counters are read when metrics are scraped.
-    drop_labels: Arc<Mutex<DropCounterLabels>>,
+    /// The policy table's drop counters. They are read when metrics are scraped, and for the local API.
+    drops: PolicyDrops,
+    reported: ReportedStatuses,
+    timeline: Timeline,
 }
 
 /// What was seen of a controller.
@@ -41,7 +46,7 @@ struct SeenController {
     /// The last finished sync.
     sync: Option<Arc<FinishedSync>>,
     /// The isolated objects of each set of rules.
-    isolated: BTreeMap<&'static str, Vec<IsolatedObject>>,
+    isolated: BTreeMap<&'static str, Arc<[IsolatedObject]>>,
     /// The health problems of isolated objects.
     isolation: Vec<HealthProblem>,
     /// The numbers of changes that syncs have taken.
@@ -62,22 +67,37 @@ impl ControllerStatuses {
             recorder,
             unreadable,
             seen: BTreeMap::new(),
-            drop_labels: Arc::default(),
+            drops: PolicyDrops::default(),
+            reported: ReportedStatuses::default(),
+            timeline: Timeline::default(),
         }
     }
 
     /// Registers the counters of packets that policies drop. `audit`: they are counted, not dropped.
     pub(super) fn read_policy_drops(&self, audit: bool) {
-        let current = Arc::clone(&self.drop_labels);
-        self.metrics.read_policy_drops(audit, move || {
-            let labels = Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner));
-            table::read_drop_counters(&labels).unwrap_or_default()
-        });
+        let drops = self.drops.clone();
+        self.metrics.read_policy_drops(audit, move || drops.read().unwrap_or_default());
+    }
+
+    /// Returns the counters of packets that policies drop.
+    pub(super) fn drops(&self) -> &PolicyDrops {
+        &self.drops
+    }
+
+    /// Returns the statuses of the controllers as they were last reported.
+    pub(super) fn reported(&self) -> &ReportedStatuses {
+        &self.reported
+    }
+
+    /// Returns the timeline, to which finished syncs are added.
+    pub(super) fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// Handles the statuses of all controllers.
     pub(super) fn observe(&mut self, statuses: &[Status]) {
         self.unreadable.report_held_back(statuses);
+        self.reported.report(statuses, Moment::now());
         for status in statuses {
             let mut seen = self.seen.remove(&status.name).unwrap_or_default();
             self.observe_one(status, &mut seen);
@@ -104,6 +124,7 @@ impl ControllerStatuses {
         seen.sync = Some(Arc::clone(sync));
         for result in &sync.results {
             self.metrics.controller_synced(name.label, result.error.is_none(), result.duration);
+            self.timeline.add_sync(name, result, &sync.trigger, Moment::now());
             self.report_isolated(name, result, seen);
         }
         match &sync.measurements {
@@ -116,8 +137,12 @@ impl ControllerStatuses {
             self.recorder.shared_event(&notice.object, names, notice.note.clone());
         }
         self.recorder.omit(sync.omitted_notices as u64);
-        let isolated: BTreeMap<&ObjectKey, IsolationCause> =
-            seen.isolated.values().flatten().map(|isolated| (&isolated.object, isolated.cause)).collect();
+        let isolated: BTreeMap<&ObjectKey, IsolationCause> = seen
+            .isolated
+            .values()
+            .flat_map(|objects| objects.iter())
+            .map(|isolated| (&isolated.object, isolated.cause))
+            .collect();
         self.metrics.set_isolated_objects(name.label, isolated.len());
         seen.isolation = isolation_health::problems(name, &isolated, sync.objects);
     }
@@ -147,7 +172,10 @@ impl ControllerStatuses {
 
     /// Records an Event about each object that is newly isolated.
     fn report_isolated(&self, name: ControllerName, result: &RulesResult, seen: &mut SeenController) {
-        let before = seen.isolated.insert(result.rules, result.isolated.clone()).unwrap_or_default();
+        let isolated: Arc<[IsolatedObject]> = result.isolated.as_slice().into();
+        self.reported.set_isolated(name, result.rules, Arc::clone(&isolated));
+        let before = seen.isolated.insert(result.rules, isolated).unwrap_or_default();
+        self.timeline.add_isolation(name, result.rules, &before, &result.isolated, Moment::now());
         let was_isolated: BTreeSet<&ObjectKey> = before.iter().map(|isolated| &isolated.object).collect();
         for IsolatedObject { object, text, .. } in &result.isolated {
             if !was_isolated.contains(object) {
@@ -199,8 +227,7 @@ impl ControllerStatuses {
     }
 
     fn report_policies(&self, sync: &FinishedSync, measurements: &PolicyMeasurements) {
-        *self.drop_labels.lock().unwrap_or_else(PoisonError::into_inner) =
-            Arc::clone(&measurements.drop_labels);
+        self.drops.set_labels(Arc::clone(&measurements.drop_labels));
         self.metrics.set_policy_pods(measurements.pods, measurements.isolated_pods);
         self.metrics.connections_terminated(measurements.terminated);
         for result in &sync.results {

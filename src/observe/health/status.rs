@@ -66,13 +66,19 @@ impl HealthStatus {
         self.service_rules().filter_map(|rules| rules.last_synced).max_by_key(|at| at.monotonic())
     }
 
-    /// Iterates over all problems.
+    /// Iterates over all problems, one line each.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        self.all_problems().map(|problem| problem.text)
+    }
+
+    /// Iterates over all problems, with the health checks that they fail.
+    pub fn all_problems(&self) -> impl Iterator<Item = HealthProblem> + '_ {
         let syncs = self.rules.iter().filter_map(|rules| {
-            rules.problem.as_ref().map(|problem| format!("{}: {}", rules.rules, problem.text))
+            let HealthProblem { text, fails } = rules.problem.as_ref()?;
+            Some(HealthProblem { text: format!("{}: {text}", rules.rules), fails: *fails })
         });
-        let reported = self.reported.iter().map(|problem| problem.text.clone());
-        let all = syncs.chain(self.stalls.iter().cloned());
-        all.chain(self.silence.clone()).chain(reported)
+        let stalls = self.stalls.iter().map(HealthProblem::not_live);
+        let silence = self.silence.iter().map(HealthProblem::not_ready);
+        syncs.chain(stalls).chain(silence).chain(self.reported.iter().cloned())
     }
 }

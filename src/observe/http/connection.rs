@@ -1,15 +1,15 @@
 //! An HTTP connection: its phase, by which its time limit is known, and the stream that observes it.
 
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use super::peer::Peer;
 
 /// Time limit for the head of a request, from the connection or its first byte.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
@@ -29,6 +29,9 @@ pub(super) enum Phase {
     Request,
     /// The response is being sent.
     Response,
+    /// A response without an end is being sent. Its time limit is from the last time that the client had read everything, so its
+    /// sender must send something more often.
+    Stream,
     /// There is no request.
     Idle,
 }
@@ -37,14 +40,14 @@ impl Phase {
     fn limit(self) -> Duration {
         match self {
             Phase::Head => HEAD_LIMIT,
-            Phase::Request | Phase::Response => RESPONSE_LIMIT,
+            Phase::Request | Phase::Response | Phase::Stream => RESPONSE_LIMIT,
             Phase::Idle => IDLE_LIMIT,
         }
     }
 
     /// Returns true if the client waits for a response.
     pub(super) fn has_request(self) -> bool {
-        matches!(self, Phase::Request | Phase::Response)
+        matches!(self, Phase::Request | Phase::Response | Phase::Stream)
     }
 }
 
@@ -64,7 +67,7 @@ pub(super) enum CloseReason {
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) peer: IpAddr,
+    pub(super) peer: Peer,
     activity: Mutex<Activity>,
     changed: Notify,
 }
@@ -79,7 +82,7 @@ struct Activity {
 }
 
 impl Connection {
-    pub(super) fn new(peer: IpAddr, now: Instant) -> Self {
+    pub(super) fn new(peer: Peer, now: Instant) -> Self {
         let activity = Activity { phase: Phase::Head, since: now, evicted: None };
         Connection { peer, activity: Mutex::new(activity), changed: Notify::new() }
     }
@@ -95,9 +98,9 @@ impl Connection {
         self.begin(Phase::Request);
     }
 
-    /// The response is ready to be sent.
-    pub(super) fn response_ready(&self) {
-        self.begin(Phase::Response);
+    /// The response is ready to be sent. `is_stream`: it has no end.
+    pub(super) fn response_ready(&self, is_stream: bool) {
+        self.begin(if is_stream { Phase::Stream } else { Phase::Response });
     }
 
     /// Bytes were received.
@@ -111,8 +114,11 @@ impl Connection {
 
     /// Everything was sent.
     fn flushed(&self) {
-        if self.lock().phase == Phase::Response {
-            self.begin(Phase::Idle);
+        let phase = self.lock().phase;
+        match phase {
+            Phase::Response => self.begin(Phase::Idle),
+            Phase::Stream => self.begin(Phase::Stream),
+            Phase::Head | Phase::Request | Phase::Idle => {}
         }
     }
 
@@ -152,18 +158,18 @@ impl Connection {
 }
 
 /// The stream of a connection, which reports what was received and sent.
-pub(super) struct ObservedStream<'a> {
-    stream: TcpStream,
+pub(super) struct ObservedStream<'a, S> {
+    stream: S,
     connection: &'a Connection,
 }
 
-impl<'a> ObservedStream<'a> {
-    pub(super) fn new(stream: TcpStream, connection: &'a Connection) -> Self {
+impl<'a, S> ObservedStream<'a, S> {
+    pub(super) fn new(stream: S, connection: &'a Connection) -> Self {
         ObservedStream { stream, connection }
     }
 }
 
-impl AsyncRead for ObservedStream<'_> {
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -178,7 +184,7 @@ impl AsyncRead for ObservedStream<'_> {
     }
 }
 
-impl AsyncWrite for ObservedStream<'_> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

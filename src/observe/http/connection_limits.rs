@@ -13,6 +13,9 @@ const METRICS: u64 = 32;
 /// The largest number of connections to the health check node ports of all Services.
 const HEALTH_CHECK_NODE_PORTS: u64 = 256;
 
+/// The largest number of connections to the local API, which an operator and few programs of the node use.
+const LOCAL_API: u64 = 16;
+
 /// The limits of connections and listeners of all servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -20,6 +23,8 @@ pub struct ConnectionLimits {
     pub health: usize,
     /// Connections to the metrics and diagnostics server.
     pub metrics: usize,
+    /// Connections to the local API.
+    pub local_api: usize,
     /// Connections to the health check node ports of all Services together.
     pub health_check_node_ports: usize,
     /// Listeners of health check node ports: one for each Service and node address.
@@ -33,13 +38,15 @@ impl ConnectionLimits {
         let available = limit - RESERVED.min(limit / 2);
         let health = HEALTH.min(available / 4);
         let metrics = METRICS.min(available / 8);
+        let local_api = LOCAL_API.min(available / 16);
         let health_check_node_ports = HEALTH_CHECK_NODE_PORTS.min(available / 8);
         // A listener has accepted one connection that is not counted yet.
-        let listeners = (available - health - metrics - health_check_node_ports) / 2;
+        let listeners = (available - health - metrics - local_api - health_check_node_ports) / 2;
         let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
         ConnectionLimits {
             health: count(health),
             metrics: count(metrics),
+            local_api: count(local_api),
             health_check_node_ports: count(health_check_node_ports),
             listeners: count(listeners),
         }
@@ -53,17 +60,21 @@ mod tests {
     #[test]
     fn descriptors_are_reserved_and_each_server_has_its_own() {
         let rows = [
-            (32, [4, 2, 2, 4]),
-            (256, [32, 16, 16, 32]),
-            (1_024, [128, 32, 112, 312]),
-            (65_536, [128, 32, 256, 32_496]),
-            (u64::MAX, [128, 32, 256, 9_223_372_036_854_775_535]),
+            (32, [4, 2, 1, 2, 3]),
+            (256, [32, 16, 8, 16, 28]),
+            (1_024, [128, 32, 16, 112, 304]),
+            (65_536, [128, 32, 16, 256, 32_488]),
+            (u64::MAX, [128, 32, 16, 256, 9_223_372_036_854_775_527]),
         ];
         for (descriptors, expected) in rows {
             let limits = ConnectionLimits::for_descriptors(descriptors);
-            let ConnectionLimits { health, metrics, health_check_node_ports, listeners } = limits;
-            assert_eq!([health, metrics, health_check_node_ports, listeners], expected, "{descriptors}");
-            let used = health + metrics + health_check_node_ports + 2 * listeners;
+            let ConnectionLimits { health, metrics, local_api, health_check_node_ports, listeners } = limits;
+            assert_eq!(
+                [health, metrics, local_api, health_check_node_ports, listeners],
+                expected,
+                "{descriptors}"
+            );
+            let used = health + metrics + local_api + health_check_node_ports + 2 * listeners;
             let reserved = descriptors - u64::try_from(used).expect("a number of descriptors");
             assert!(reserved >= RESERVED.min(descriptors / 2), "{descriptors}: {reserved} are left");
         }

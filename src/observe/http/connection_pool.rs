@@ -6,13 +6,13 @@
 //! those of such a peer.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{CloseReason, Connection};
+use super::peer::Peer;
 use crate::observe::metrics::ConnectionMetrics;
 
 /// Time between two log lines about closed connections.
@@ -69,7 +69,7 @@ impl ConnectionPool {
     }
 
     /// Admits a new connection. Closes another one before, if the server has its maximum.
-    pub(super) async fn admit(self: &Arc<Self>, peer: IpAddr) -> AdmittedConnection {
+    pub(super) async fn admit(self: &Arc<Self>, peer: Peer) -> AdmittedConnection {
         let permits = Arc::clone(&self.permits);
         let permit = match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => permit,
@@ -89,7 +89,7 @@ impl ConnectionPool {
     }
 
     /// Closes a connection in favour of one from `peer`.
-    fn evict_one(&self, peer: IpAddr, reason: CloseReason) {
+    fn evict_one(&self, peer: Peer, reason: CloseReason) {
         let open = lock(&self.open);
         if let Some(connection) = most_dispensable(open.connections.values(), peer) {
             connection.evict(reason);
@@ -100,7 +100,7 @@ impl ConnectionPool {
     pub(super) fn accept_failed(&self, error: &std::io::Error) {
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
             // The peer that would be accepted is not known.
-            self.evict_one(IpAddr::V4(Ipv4Addr::UNSPECIFIED), CloseReason::Descriptors);
+            self.evict_one(Peer::UNKNOWN, CloseReason::Descriptors);
         }
         if let Some(failures) = lock(&self.accept_log).event(Instant::now()) {
             let server = self.server;
@@ -109,7 +109,7 @@ impl ConnectionPool {
     }
 
     /// Counts a connection that was closed by the server, and logs it rarely.
-    pub(super) fn closed(&self, peer: IpAddr, reason: CloseReason) {
+    pub(super) fn closed(&self, peer: Peer, reason: CloseReason) {
         let why = match reason {
             CloseReason::Idle => return,
             CloseReason::Timeout => {
@@ -153,10 +153,10 @@ impl LogLimit {
 /// longest without a request, or else the one with the oldest request.
 fn most_dispensable<'a>(
     open: impl Iterator<Item = &'a Arc<Connection>>,
-    peer: IpAddr,
+    peer: Peer,
 ) -> Option<&'a Arc<Connection>> {
     let open: Vec<_> = open.filter_map(|connection| Some((connection, connection.activity()?))).collect();
-    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::from([(peer, 1)]);
+    let mut counts: BTreeMap<Peer, usize> = BTreeMap::from([(peer, 1)]);
     for (connection, _) in &open {
         *counts.entry(connection.peer).or_default() += 1;
     }
@@ -188,10 +188,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
 
-    fn peer(last: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+    fn peer(last: u8) -> Peer {
+        Peer::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod connection_limits;
 pub(crate) mod connection_pool;
 mod diagnostic_endpoints;
 mod health_endpoints;
+pub(crate) mod peer;
 pub(crate) mod response;
 pub(crate) mod serve;
 mod service_metrics;

@@ -127,6 +127,11 @@ impl Metrics {
         self.0.portcullis.configuration_unusable.set(f64::from(u8::from(unusable)));
     }
 
+    /// Sets whether the local API listens on its socket.
+    pub(crate) fn set_local_api_listening(&self, is_listening: bool) {
+        self.0.portcullis.local_api_listening.set(f64::from(u8::from(is_listening)));
+    }
+
     /// This long after a pod or Service changed, the rules follow. Once for each EndpointSlice.
     pub fn network_programmed(&self, family: Family, took: Duration) {
         self.0
@@ -271,7 +276,8 @@ impl Metrics {
         self.0.portcullis.events_omitted.set_reader(move || Some(events() as f64));
     }
 
-    /// Returns the metrics of the connections of an HTTP server: `healthz`, `metrics` or `health_check_node_port`.
+    /// Returns the metrics of the connections of an HTTP server: `healthz`, `metrics`, `health_check_node_port`
+    /// or `local_api`.
     pub fn http_connections(&self, server: &str) -> ConnectionMetrics {
         self.0.portcullis.http_connections.server(server)
     }

@@ -32,6 +32,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) log_lines_omitted: CounterFunc,
     pub(super) events_omitted: CounterFunc,
     pub(super) http_connections: AllConnectionMetrics,
+    pub(super) local_api_listening: Gauge,
 }
 
 /// How often each tool was killed at its time limit.
@@ -121,6 +122,11 @@ impl PortcullisMetrics {
                  seconds, or because the API server does not take them fast enough",
             ),
             http_connections: AllConnectionMetrics::register(to),
+            local_api_listening: to.gauge(
+                "portcullis_local_api_listening",
+                "1 while the local API listens on its Unix socket (--socket); without it, portcullis status and other commands \
+                 cannot ask the daemon",
+            ),
         };
         to.add(metrics.source.clone());
         to.add(metrics.log_lines_dropped.clone());

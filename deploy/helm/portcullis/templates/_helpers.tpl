@@ -62,6 +62,7 @@ volumeMounts:
   - {name: config, mountPath: /etc/portcullis, readOnly: true}
   - {name: xtables-lock, mountPath: /run/xtables.lock}
   - {name: modules, mountPath: /lib/modules, readOnly: true}
+  - {name: run, mountPath: /run/portcullis}
 {{- end -}}
 
 {{- /* The port of an address with a port. */ -}}

@@ -1,0 +1,138 @@
+//! `portcullis status`: the state of the daemon that runs on this node.
+
+mod duration;
+mod screen;
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{Config, DocumentFormat, Status};
+use crate::local_client::{LocalClient, LocalClientError};
+use crate::observe::local_api::documents::StatusDocument;
+use crate::output::Output;
+
+/// The time between two requests of `--watch`.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Clears a terminal and moves the cursor to its start.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// What the document says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The daemon is healthy.
+    Healthy,
+    /// It is not.
+    Unhealthy,
+    /// It is not known: the event loop did not respond, or there was no sync yet.
+    Unknown,
+}
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The configuration has no socket.
+    #[error(
+        "the local API is disabled (--socket is empty); portcullis diff, render and explain work without a daemon"
+    )]
+    Disabled,
+    /// The daemon does not run or respond.
+    #[error("{0}; portcullis diff, render and explain work without a daemon")]
+    NoDaemon(String),
+    /// Standard output cannot be written.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+    /// The document cannot be encoded.
+    #[error("cannot encode the document: {0}")]
+    Encode(String),
+}
+
+impl Verdict {
+    fn new(document: &StatusDocument) -> Self {
+        let is_synced =
+            !document.rules.is_empty() && document.rules.iter().all(|rules| rules.last_success.is_some());
+        match (document.healthy, document.event_loop.responded && is_synced) {
+            (false, _) => Verdict::Unhealthy,
+            (true, true) => Verdict::Healthy,
+            // `/healthz` succeeds while the first sync is not late yet.
+            (true, false) => Verdict::Unknown,
+        }
+    }
+}
+
+/// Prints the status. With `--watch`, prints it until the output is closed.
+///
+/// # Errors
+/// [`StatusError`]
+pub(crate) fn run<W: Write>(
+    config: &Config,
+    arguments: Status,
+    is_terminal: bool,
+    has_colors: bool,
+    out: &mut Output<W>,
+) -> Result<Verdict, StatusError> {
+    let socket = config.socket.as_deref().ok_or(StatusError::Disabled)?;
+    let client = LocalClient::new(socket);
+    if !arguments.watch {
+        let document = request(&client).map_err(|error| StatusError::NoDaemon(error.to_string()))?;
+        print(&document, arguments.output, has_colors, false, out)?;
+        return Ok(Verdict::new(&document));
+    }
+    let mut verdict = Verdict::Unknown;
+    while !out.is_closed() {
+        if is_terminal && arguments.output == DocumentFormat::Text {
+            out.write_all(CLEAR.as_bytes())?;
+        }
+        match request(&client) {
+            Ok(document) => {
+                verdict = Verdict::new(&document);
+                print(&document, arguments.output, has_colors, true, out)?;
+            }
+            // The daemon may be restarting.
+            Err(error) if arguments.output == DocumentFormat::Text => {
+                verdict = Verdict::Unknown;
+                writeln!(out, "{error}")?;
+            }
+            Err(error) => return Err(StatusError::NoDaemon(error.to_string())),
+        }
+        if !is_terminal && arguments.output == DocumentFormat::Text {
+            writeln!(out)?;
+        }
+        out.flush()?;
+        if !out.is_closed() {
+            thread::sleep(PERIOD);
+        }
+    }
+    Ok(verdict)
+}
+
+fn request(client: &LocalClient) -> Result<StatusDocument, LocalClientError> {
+    client.get("/v1/status", "Status")
+}
+
+/// Prints a document. `is_one_of_many`: JSON documents are lines, and YAML documents are separated.
+fn print(
+    document: &StatusDocument,
+    format: DocumentFormat,
+    has_colors: bool,
+    is_one_of_many: bool,
+    out: &mut dyn Write,
+) -> Result<(), StatusError> {
+    let encode = |error: &dyn std::fmt::Display| StatusError::Encode(error.to_string());
+    match format {
+        DocumentFormat::Text => screen::print(document, has_colors, out)?,
+        DocumentFormat::Json if is_one_of_many => {
+            writeln!(out, "{}", serde_json::to_string(document).map_err(|error| encode(&error))?)?;
+        }
+        DocumentFormat::Json => {
+            writeln!(out, "{}", serde_json::to_string_pretty(document).map_err(|error| encode(&error))?)?;
+        }
+        DocumentFormat::Yaml => {
+            let text = serde_saphyr::to_string(document).map_err(|error| encode(&error))?;
+            let separator = if is_one_of_many { "---\n" } else { "" };
+            writeln!(out, "{separator}{}", text.trim_end_matches('\n'))?;
+        }
+    }
+    Ok(())
+}

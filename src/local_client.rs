@@ -1,0 +1,138 @@
+//! The client of the local API of a running daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::observe::local_api::documents::{API_VERSION, ErrorDocument, TypeMeta};
+
+/// The time limit for a document.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The largest document, in bytes.
+const MAX_DOCUMENT: usize = 256 << 20;
+
+/// The local API of the daemon that listens on a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalClient {
+    socket: PathBuf,
+}
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocalClientError {
+    /// No daemon listens on the socket.
+    #[error("no daemon answers on {}: {reason} (--socket)", .socket.display())]
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// Why the connection failed.
+        reason: String,
+    },
+    /// The daemon did not respond in time.
+    #[error("the daemon that listens on {} did not respond within {} s", .socket.display(), LIMIT.as_secs())]
+    Timeout {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The connection failed, or the response is not HTTP.
+    #[error("cannot read the response of the daemon: {0}")]
+    Connection(#[from] hyper::Error),
+    /// The response is too large, or was cut off.
+    #[error("cannot read the response of the daemon: {0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    /// The daemon rejected the request.
+    #[error("the daemon responded to {path} with {status}: {message}")]
+    Status {
+        /// The path of the request.
+        path: String,
+        /// The status.
+        status: StatusCode,
+        /// The message.
+        message: String,
+    },
+    /// The document is not of the expected kind or version.
+    #[error(
+        "the daemon responded with an unexpected document: {0}; its version may differ from that of this command"
+    )]
+    Unexpected(String),
+    /// A runtime could not be created.
+    #[error("system error: {0}")]
+    System(#[from] io::Error),
+}
+
+impl LocalClient {
+    /// Creates a client of the daemon that listens on a socket.
+    pub(crate) fn new(socket: &Path) -> Self {
+        LocalClient { socket: socket.to_owned() }
+    }
+
+    /// Requests a document of this kind. Must not be called in asynchronous code.
+    ///
+    /// # Errors
+    /// [`LocalClientError`]
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str, kind: &str) -> Result<T, LocalClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let text = runtime.block_on(self.text(path))?;
+        let unexpected = |error: serde_json::Error| LocalClientError::Unexpected(error.to_string());
+        let meta: TypeMeta = serde_json::from_slice(&text).map_err(unexpected)?;
+        if (meta.api_version.as_str(), meta.kind.as_str()) != (API_VERSION, kind) {
+            let found = format!("{} {}, expected {API_VERSION} {kind}", meta.api_version, meta.kind);
+            return Err(LocalClientError::Unexpected(found));
+        }
+        serde_json::from_slice(&text).map_err(unexpected)
+    }
+
+    /// Requests a document, and returns its text.
+    async fn text(&self, path: &str) -> Result<Bytes, LocalClientError> {
+        let request = async {
+            let body = self.open(path).await?;
+            let collected = Limited::new(body, MAX_DOCUMENT).collect().await;
+            Ok(collected.map_err(LocalClientError::Body)?.to_bytes())
+        };
+        let timed_out = |_| LocalClientError::Timeout { socket: self.socket.clone() };
+        timeout(LIMIT, request).await.map_err(timed_out)?
+    }
+
+    /// Requests a path, and returns the body of a successful response.
+    ///
+    /// # Errors
+    /// [`LocalClientError`]
+    pub(crate) async fn open(&self, path: &str) -> Result<Incoming, LocalClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_running(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the response; its errors are those of the body.
+        tokio::spawn(connection);
+        let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new());
+        let request = request.map_err(|error| LocalClientError::Unexpected(error.to_string()))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
+        let body = body.map_err(LocalClientError::Body)?.to_bytes();
+        let message = serde_json::from_slice(&body).map(|error: ErrorDocument| error.message);
+        let message = message.unwrap_or_else(|_| String::from_utf8_lossy(&body).trim().to_owned());
+        Err(LocalClientError::Status { path: path.to_owned(), status, message })
+    }
+
+    fn not_running(&self, error: &io::Error) -> LocalClientError {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+            io::ErrorKind::ConnectionRefused => "the daemon that created it has ended".to_owned(),
+            io::ErrorKind::PermissionDenied => "only root and the user of the daemon may connect".to_owned(),
+            _ => error.to_string(),
+        };
+        LocalClientError::NotRunning { socket: self.socket.clone(), reason }
+    }
+}

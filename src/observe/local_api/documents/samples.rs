@@ -1,0 +1,172 @@
+//! Documents with a value in each field, for tests.
+
+use jiff::Timestamp;
+
+use super::*;
+
+fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_796_032_800 + seconds).expect("a time")
+}
+
+fn at(seconds: i64) -> PastTime {
+    PastTime { time: time(-seconds), age_seconds: seconds as f64 }
+}
+
+fn entry(number: u64, age: i64, r#type: EntryType, text: &str) -> TimelineEntry {
+    TimelineEntry {
+        number,
+        time: time(-age),
+        r#type,
+        component: "services".into(),
+        rules: Some("IPv4".into()),
+        text: text.into(),
+        trigger: Some("change".into()),
+        duration_seconds: Some(0.0031),
+        restored: Some(0),
+        process: None,
+        object: None,
+        error: None,
+    }
+}
+
+/// Returns a timeline.
+pub(crate) fn timeline() -> TimelineDocument {
+    TimelineDocument {
+        meta: TypeMeta::new("Timeline"),
+        time: time(0),
+        discarded: 3,
+        omitted: 1,
+        entries: vec![
+            entry(7, 9, EntryType::Sync, "2 changed objects, 3.1ms"),
+            TimelineEntry {
+                restored: Some(2),
+                process: Some("nft (process 4711)".into()),
+                ..entry(
+                    8,
+                    5,
+                    EntryType::Drift,
+                    "external change by nft (process 4711), 1.0ms; restored 2 objects that nft (process 4711) had changed",
+                )
+            },
+        ],
+    }
+}
+
+/// Returns a status with all kinds of problems.
+pub(crate) fn status() -> StatusDocument {
+    let rejected = "Service shop/api: kernel rejected an element of map service-ips: File exists";
+    StatusDocument {
+        meta: TypeMeta::new("Status"),
+        time: time(0),
+        healthy: false,
+        live: false,
+        node_eligible: false,
+        problems: vec![
+            Problem {
+                text: "IPv6: the last sync failed at 2026-11-30T10:00:00Z: no".into(),
+                fails: FailedCheck::HealthzAndLivez,
+            },
+            Problem {
+                text: "Services: 1 of 40 Services are isolated, as the kernel or its tool rejects their rules; each keeps the last rules that were accepted: shop/api".into(),
+                fails: FailedCheck::Nothing,
+            },
+        ],
+        event_loop: EventLoopStatus { responded: true, error: None, last_report: Some(at(1)) },
+        program: ProgramStatus {
+            version: "0.1.0".into(),
+            commit: Some("0123456789ab".into()),
+            kube_proxy_version: "v1.36.2".into(),
+            pid: 4242,
+            started: time(-11_040),
+            uptime_seconds: 11_040.0,
+        },
+        node: NodeStatus {
+            name: "node-1".into(),
+            mode: "nftables".into(),
+            families: vec!["IPv4".into(), "IPv6".into()],
+            source: "API server".into(),
+        },
+        rules: vec![
+            RulesStatus {
+                controller: "services".into(),
+                rules: "IPv4".into(),
+                last_success: Some(at(9)),
+                failure: None,
+                pending_since: Some(at(2)),
+                held_back: false,
+                long_sync: Some("a sync has been running for 5 s".into()),
+                contention: None,
+            },
+            RulesStatus {
+                controller: "services".into(),
+                rules: "IPv6".into(),
+                last_success: None,
+                failure: Some(FailureStatus { at: at(20), error: "no".into() }),
+                pending_since: None,
+                held_back: true,
+                long_sync: None,
+                contention: Some("restored 40 times in 9s after changes by rival (process 7)".into()),
+            },
+        ],
+        services: Some(ServicesStatus {
+            services: 40,
+            ports: 80,
+            frontends: 100,
+            endpoints: 240,
+            unserved: LimitedList::new(
+                [UnservedStatus {
+                    service: "shop/web".into(),
+                    frontend: "192.0.2.1:80/TCP".into(),
+                    shadowed_by: Some("shop/old".into()),
+                    text: "external IP 192.0.2.1:80/TCP is not served: it belongs to Service shop/old".into(),
+                }],
+                100,
+            ),
+            too_large: LimitedList::new(["shop/huge".to_owned()], 100),
+        }),
+        policies: Some(PoliciesStatus {
+            audit: false,
+            policies: Some(12),
+            pods: Some(30),
+            isolated_pods: Some(20),
+            drops: Some(DropsStatus { packets: 1234, recent_packets: 17, recent_seconds: 300.0 }),
+        }),
+        isolated: LimitedList {
+            count: 7,
+            omitted: 6,
+            items: vec![IsolatedStatus {
+                kind: "Service".into(),
+                name: "shop/api".into(),
+                rules: "IPv4".into(),
+                cause: "rejected".into(),
+                message: rejected.into(),
+            }],
+        },
+        recent_syncs: timeline().entries,
+        recent_drift: timeline().entries.split_off(1),
+        sources: vec![
+            source("Service", None),
+            source("EndpointSlice", Some("connection refused (os error 111)")),
+        ],
+        conntrack: Some(ConntrackStatus { count: 1311, max: 262_144 }),
+        other_proxies: vec![OtherProxy {
+            address: "127.0.0.1:10249".parse().expect("an address"),
+            name: "kube-proxy".into(),
+            mode: Some("iptables".into()),
+        }],
+        omitted: OmittedStatus { events: 3, log_lines: 0, dropped_log_lines: 2 },
+    }
+}
+
+fn source(kind: &str, error: Option<&str>) -> SourceStatus {
+    SourceStatus {
+        kind: kind.into(),
+        listed: true,
+        unserved: false,
+        last_contact_age_seconds: Some(2.5),
+        error: error.map(str::to_owned),
+        failures: 4,
+        lists: 1,
+        unreadable: 1,
+    }
+}

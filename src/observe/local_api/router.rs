@@ -1,0 +1,95 @@
+//! The paths of the local API. Other servers may serve the same router.
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::documents::ErrorDocument;
+use super::{LocalApi, Since};
+use crate::observe::http::response::{self, JSON};
+
+/// The number of entries of the timeline without `limit`.
+const DEFAULT_LIMIT: usize = 100;
+
+/// Returns the routes of version 1. All of them only read.
+pub(crate) fn router(api: LocalApi) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/timeline", get(timeline))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+}
+
+/// Returns a response with a document.
+pub(crate) fn document(document: &impl Serialize) -> Response {
+    with_status(StatusCode::OK, document)
+}
+
+/// Returns the response to a request that failed.
+pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Response {
+    with_status(status, &ErrorDocument::new(message))
+}
+
+fn with_status(status: StatusCode, document: &impl Serialize) -> Response {
+    match serde_json::to_string(document) {
+        Ok(mut text) => {
+            text.push('\n');
+            response::nosniff(status, JSON, text)
+        }
+        Err(error) => {
+            let message = format!("cannot encode the document: {error}\n");
+            response::nosniff(StatusCode::INTERNAL_SERVER_ERROR, response::PLAIN, message)
+        }
+    }
+}
+
+async fn status(State(api): State<LocalApi>) -> Response {
+    document(&api.status().await)
+}
+
+/// The parameters of the timeline.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimelineParameters {
+    /// A number, or a time in RFC 3339.
+    since: Option<String>,
+    /// The largest number of entries.
+    limit: Option<usize>,
+}
+
+async fn timeline(
+    State(api): State<LocalApi>,
+    parameters: Result<Query<TimelineParameters>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(TimelineParameters { since, limit }) = match parameters {
+        Ok(parameters) => parameters,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    match since.as_deref().map_or(Ok(Since::Number(0)), Since::parse) {
+        Ok(since) => document(&api.timeline(since, limit.unwrap_or(DEFAULT_LIMIT))),
+        Err(message) => error(StatusCode::BAD_REQUEST, message),
+    }
+}
+
+impl Since {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(number) = text.parse() {
+            return Ok(Since::Number(number));
+        }
+        text.parse().map(Since::Time).map_err(|_| {
+            format!("invalid value {text:?} of since: expected the number of an entry, or a time such as 2026-11-30T10:00:00Z")
+        })
+    }
+}
+
+async fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "no such document; expected one of /v1/status, /v1/timeline")
+}
+
+async fn method_not_allowed() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed: no request changes the state of the daemon")
+}
