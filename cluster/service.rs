@@ -36,6 +36,8 @@ pub struct Service {
     pub created: Option<i64>,
     /// Its UID; empty if it has none (manifests).
     pub uid: Box<str>,
+    /// Its type.
+    pub service_type: ServiceType,
     /// The reason why it is not proxied; `None` if it is.
     pub not_proxied: Option<NotProxiedReason>,
     /// The labels of its pods (`spec.selector`), from which a controller makes its EndpointSlices; empty if its slices have
@@ -93,6 +95,41 @@ impl SourceRanges {
             self.nets.iter().filter(|net| Family::from_net(net) == family).copied().collect();
         let allows_all = nets.iter().any(|net| net.prefix_len() == 0);
         ((self.is_incomplete || !nets.is_empty()) && !allows_all).then_some(nets)
+    }
+}
+
+/// The type of a Service (`spec.type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceType {
+    /// `ClusterIP`, the default; also for an unknown type.
+    #[default]
+    ClusterIp,
+    /// `NodePort`.
+    NodePort,
+    /// `LoadBalancer`.
+    LoadBalancer,
+    /// `ExternalName`.
+    ExternalName,
+}
+
+impl ServiceType {
+    fn from_field(text: Option<&str>) -> Self {
+        match text {
+            Some("NodePort") => ServiceType::NodePort,
+            Some("LoadBalancer") => ServiceType::LoadBalancer,
+            Some("ExternalName") => ServiceType::ExternalName,
+            _ => ServiceType::ClusterIp,
+        }
+    }
+
+    /// Returns its name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServiceType::ClusterIp => "ClusterIP",
+            ServiceType::NodePort => "NodePort",
+            ServiceType::LoadBalancer => "LoadBalancer",
+            ServiceType::ExternalName => "ExternalName",
+        }
     }
 }
 
@@ -191,12 +228,14 @@ impl RawService {
         let created = self.metadata.created(problems);
         let uid = self.metadata.uid.as_deref().unwrap_or_default().into();
         let spec = self.spec;
-        let kind = spec.kind.as_deref().unwrap_or("ClusterIP");
+        let service_type = ServiceType::from_field(spec.kind.as_deref());
+        let is_load_balancer = service_type == ServiceType::LoadBalancer;
         let cluster_ips = match (spec.cluster_ips.is_empty(), spec.cluster_ip) {
             (true, Some(ip)) => vec![ip],
             _ => spec.cluster_ips,
         };
-        let is_external = matches!(kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty();
+        let is_external =
+            is_load_balancer || service_type == ServiceType::NodePort || !spec.external_ips.is_empty();
         let external_policy = match is_external {
             true => TrafficPolicy::from_field(spec.external_traffic_policy.as_deref()),
             false => TrafficPolicy::Cluster,
@@ -206,7 +245,7 @@ impl RawService {
             client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS)
         });
         let health_check_node_port =
-            spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_policy.is_local());
+            spec.health_check_node_port.filter(|_| is_load_balancer && external_policy.is_local());
         let cluster_ips = match not_proxied {
             Some(_) => Box::default(),
             None => addresses("spec.clusterIPs", cluster_ips.iter().enumerate(), &Family::BOTH, problems),
@@ -227,6 +266,7 @@ impl RawService {
             key: self.metadata.key(),
             created,
             uid,
+            service_type,
             not_proxied,
             selector: selector(&spec.selector),
             cluster_ips,

@@ -27,11 +27,13 @@ mod output;
 mod policy_lock;
 mod privileges;
 mod proxy_modes;
+pub mod service_report;
 pub mod source;
 pub mod sysctl;
 pub mod termination;
 mod token_bucket;
 mod truncated_list;
+mod unknown_object;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -108,6 +110,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         }
         Command::Explain(explain) => {
             return Ok(exit_code(commands::explain::run(config, explain, &mut out)?));
+        }
+        Command::Services(services) => {
+            return Ok(exit_code(commands::services::run(config, services, &mut out)?));
         }
         Command::Migrate(migrate) => {
             return Ok(exit_code(commands::migrate::run(config, migrate, &mut out)?));

@@ -12,6 +12,15 @@ pub(crate) fn clauses<T: Display>(items: impl IntoIterator<Item = T>, most: usiz
     truncated(items, most, "; ", "; and")
 }
 
+/// The number of names that [`listed`] shows.
+const SHOWN: usize = 8;
+
+/// Joins names for an explanation; of many, only the first ones and the number of the rest: `none` for an empty list.
+pub(crate) fn listed<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
+    let listed = names(items, SHOWN);
+    if listed.is_empty() { "none".to_owned() } else { listed }
+}
+
 fn truncated<T: Display>(
     items: impl IntoIterator<Item = T>,
     most: usize,

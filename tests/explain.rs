@@ -1,4 +1,5 @@
-//! Complete output of `portcullis explain` and `portcullis policy matrix`, compared with `fixtures/explain`.
+//! Complete output of `portcullis explain`, `policy matrix` and `services`, compared with `fixtures/explain` and
+//! `fixtures/service-report`.
 
 mod api_server;
 
@@ -32,14 +33,24 @@ fn transcript(arguments: &str) -> String {
 }
 
 #[test]
-fn runs_print_the_expected_output() {
-    let mut folders: Vec<PathBuf> = fs::read_dir(fixtures().join("explain"))
+fn explanations_are_as_expected() {
+    check_runs("explain", 25);
+}
+
+#[test]
+fn service_reports_are_as_expected() {
+    check_runs("service-report", 12);
+}
+
+/// Runs the cases of a folder, of which there are at least `count`.
+fn check_runs(cases: &str, count: usize) {
+    let mut folders: Vec<PathBuf> = fs::read_dir(fixtures().join(cases))
         .expect("the cases")
         .map(|entry| entry.expect("readable").path())
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert!(folders.len() >= 25, "only {} cases", folders.len());
+    assert!(folders.len() >= count, "only {} cases", folders.len());
     let mut wrong = String::new();
     for folder in folders {
         let arguments = fs::read_to_string(folder.join("args")).expect("the arguments");

@@ -8,6 +8,7 @@ mod dirty_services;
 mod endpoints;
 mod frontend;
 mod frontend_address;
+mod listed_endpoint;
 mod mode_capabilities;
 mod service_port;
 mod service_size;
@@ -21,6 +22,7 @@ pub use frontend::{
     SourceClass,
 };
 pub use frontend_address::{FrontendAddress, FrontendKind};
+pub use listed_endpoint::{ListedEndpoint, list_endpoints};
 pub use mode_capabilities::ModeCapabilities;
 pub use service_port::{ServicePort, ServicePortName};
 pub use service_size::{MAX_ENTRIES, MAX_FRONTENDS, ServiceSize, entries};
@@ -133,6 +135,11 @@ impl Desired {
             UnservedFrontend { frontend, kind, reason }
         });
         found.collect()
+    }
+
+    /// Returns the Service that is served at a frontend.
+    pub fn served_at(&self, frontend: &FrontendAddress) -> Option<&NamespacedName> {
+        self.claims.served(frontend)
     }
 
     /// Returns the Services that claim a frontend at which they are not served.

@@ -10,7 +10,8 @@ use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 use portcullis_policy::{CompiledPolicies, Compiler, Connection, Evaluation, Scope};
 
 use crate::config::{Config, nearest};
-use crate::{host, node, truncated_list};
+pub(crate) use crate::truncated_list::listed;
+use crate::{host, node, unknown_object};
 
 /// A port number and its protocol.
 pub(crate) type PortNumber = (u16, Protocol);
@@ -137,36 +138,7 @@ impl<'a> ClusterLookup<'a> {
 
     /// Returns the error message for an object that does not exist, with a similar or existing name.
     pub(crate) fn unknown(&self, kind: &str, name: &NamespacedName, others: Vec<&NamespacedName>) -> String {
-        let mut message = format!("there is no {kind} {name}");
-        // Names with the same first letter come first, as typing errors are rarely in the first letter.
-        let mut likely: Vec<&&NamespacedName> = others.iter().collect();
-        likely.sort_by_key(|o| {
-            (o.namespace != name.namespace, o.name.chars().next() != name.name.chars().next(), *o)
-        });
-        let all: Vec<String> = likely.iter().map(ToString::to_string).collect();
-        let mut here: Vec<&str> =
-            others.iter().filter(|other| other.namespace == name.namespace).map(|o| &*o.name).collect();
-        here.sort_unstable();
-        here.dedup();
-        let elsewhere = others.iter().filter(|other| other.name == name.name).min();
-        // A similar name in the same namespace takes precedence over one in another namespace.
-        let near = nearest(&name.name, here.iter().copied()).map(|near| format!("{}/{near}", name.namespace));
-        let near = near.or_else(|| elsewhere.map(ToString::to_string));
-        let near =
-            near.or_else(|| nearest(&name.to_string(), all.iter().map(String::as_str)).map(str::to_owned));
-        match near {
-            Some(near) => message.push_str(&format!("; did you mean {near}?")),
-            None if here.is_empty() => {
-                let namespaces: BTreeSet<&str> = others.iter().map(|o| o.namespace.as_str()).collect();
-                message.push_str(&format!(
-                    "; namespace {} has none, but namespaces {}",
-                    name.namespace,
-                    listed(namespaces)
-                ));
-            }
-            None => message.push_str(&format!("; namespace {} has {}", name.namespace, listed(here))),
-        }
-        message
+        unknown_object::message(kind, name, &others)
     }
 
     /// Returns the error message for a node that does not exist, with a similar or all existing names.
@@ -197,13 +169,4 @@ fn this_machine(config: &Config, index: &Index) -> Option<(Name, Vec<IpAddr>)> {
     let node = index.node(&name)?;
     let addresses = host::addresses();
     node.ips().any(|ip| addresses.contains(&ip)).then_some((name, addresses))
-}
-
-/// The number of names that a list shows.
-const SHOWN: usize = 8;
-
-/// Joins names; of many, only the first ones and the number of the rest.
-pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let listed = truncated_list::names(names, SHOWN);
-    if listed.is_empty() { "none".to_owned() } else { listed }
 }

@@ -41,7 +41,7 @@ mod tests;
 
 pub use command::{
     AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, DocumentFormat, Explain,
-    Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Status,
+    Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Services, ServicesFormat, Status,
 };
 pub(crate) use command::{command_line, completed_command_line};
 pub use detect_local_mode::DetectLocalMode;

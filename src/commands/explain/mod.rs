@@ -18,7 +18,6 @@ mod connection;
 mod error;
 mod explanation;
 mod frontend_text;
-mod no_endpoints;
 mod path;
 mod policy_decision;
 mod policy_snippet;

@@ -12,9 +12,10 @@ use portcullis_cluster::{Family, Name, TrafficPolicy};
 use portcullis_modes::{DetectLocal, NodeFacts, Options};
 
 use super::client::{Client, ClientKind};
-use super::no_endpoints::{Diagnosis, diagnose};
 use crate::commands::cluster_lookup::{ClusterLookup, listed};
+use crate::commands::endpoints_v1::has_endpoints_v1;
 use crate::node;
+use crate::service_report::{Diagnosis, DiagnosisInput, diagnose, no_local_endpoint, not_ready};
 
 /// The route of a connection on the node that routes it.
 pub(super) struct ServiceRoute {
@@ -138,34 +139,28 @@ impl ServiceConnection<'_> {
     }
 
     fn no_local_endpoint(&self) -> NoRoute {
-        let service = &self.frontend.port.name.service;
-        let field =
-            if self.frontend.is_external() { "externalTrafficPolicy" } else { "internalTrafficPolicy" };
-        NoRoute {
-            kind: NoRouteKind::Dropped,
-            reason: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
-            hint: format!("endpoints are on {}", self.nodes_with_endpoints()),
-        }
+        let slices = self.cluster.index.slices_of(&self.frontend.port.name.service);
+        let (reason, hint) = no_local_endpoint(self.frontend, slices, &self.node);
+        NoRoute { kind: NoRouteKind::Dropped, reason, hint }
     }
 
     fn no_endpoint(&self, context: &RoutingContext) -> NoRoute {
         let port = self.frontend.port;
-        let service = &port.name.service;
         let kind = if self.is_rejected(context) { NoRouteKind::Rejected } else { NoRouteKind::NotServed };
         let (reason, hint) = match port.endpoints.total() {
             0 => {
-                let Diagnosis { reason, hint } = diagnose(self.cluster, port);
-                return NoRoute { kind, reason, hint };
+                let source = &self.cluster.config.source;
+                let input = DiagnosisInput {
+                    index: self.cluster.index,
+                    has_pods: true,
+                    has_endpoints_v1: &|service| has_endpoints_v1(source, service),
+                };
+                let Diagnosis { message, hint, .. } = diagnose(input, port);
+                (message, hint)
             }
-            1 => {
-                (format!("{service} has one endpoint, which is not ready"), "check the readiness of that pod")
-            }
-            total => {
-                let reason = format!("{service} has {total} endpoints, and none is ready");
-                (reason, "check the readiness of the pods")
-            }
+            total => not_ready(&port.name.service, total),
         };
-        NoRoute { kind, reason, hint: hint.to_owned() }
+        NoRoute { kind, reason, hint }
     }
 
     /// Returns true if the connection is rejected because there is no endpoint. Some modes do not reject the node's own
@@ -176,20 +171,6 @@ impl ServiceConnection<'_> {
         let is_from_node = self.client.is_node() && self.client.node.as_ref() == Some(&self.node);
         let is_local = self.cluster.is_own_address(&self.node, self.to);
         context.capabilities.rejects_own_connections || !is_external_ip || !is_from_node || is_local
-    }
-
-    fn nodes_with_endpoints(&self) -> String {
-        let port = self.frontend.port;
-        let slices = self.cluster.index.slices_of(&port.name.service);
-        let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
-            Family::from_address(endpoint.address) == port.family
-                && (endpoint.conditions.ready() || endpoint.conditions.serving())
-        });
-        let mut nodes: Vec<&str> =
-            usable.filter_map(|endpoint| endpoint.topology.node()).map(Name::as_str).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        listed(nodes)
     }
 }
 

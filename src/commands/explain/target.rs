@@ -12,8 +12,9 @@ use super::client::{Client, ClientKind, check_addresses};
 use super::error::ExplainError;
 use super::frontend_text::port_names;
 use super::routing::NoRoute;
-use super::unserved::{SPLIT_SERVICE, Unserved};
+use super::unserved::Unserved;
 use crate::commands::cluster_lookup::{ClusterLookup, PortNumber, listed};
+use crate::service_report::SPLIT_SERVICE;
 
 /// The flag that names the destination.
 const FLAG: &str = "--to";

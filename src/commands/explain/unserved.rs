@@ -13,6 +13,7 @@ use super::frontend_text::{kind_name, port_names};
 use super::routing::{NoRoute, NoRouteKind};
 use crate::commands::cluster_lookup::{ClusterLookup, listed};
 use crate::node;
+use crate::service_report::SPLIT_SERVICE;
 
 /// The API server's default for `--service-node-port-range`.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
@@ -23,10 +24,6 @@ const CLUSTER_IP_PREFIXES: [u8; 2] = [16, 112];
 
 /// The usual prefix lengths of node subnets by family: an address in the subnet of a node may belong to that node.
 const NODE_PREFIXES: [u8; 2] = [24, 64];
-
-/// The hint about a Service that is too large.
-pub(super) const SPLIT_SERVICE: &str =
-    "a node keeps the last version of the Service within the limit, if it had one; divide the Service";
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {

@@ -8,11 +8,13 @@ mod man;
 mod migrate;
 mod policy;
 mod render;
+mod services;
 mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 pub use completions::{CompletionShell, Completions};
@@ -22,6 +24,7 @@ pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
+pub use services::{Services, ServicesFormat};
 pub use status::{DocumentFormat, Status};
 
 use super::flags;
@@ -41,6 +44,8 @@ pub enum Command {
     Diff(Diff),
     /// Explain whether a connection is delivered, where, and by which rules.
     Explain(Explain),
+    /// Show the Services of a node, and why they do not answer.
+    Services(Services),
     /// Print the state of the daemon that runs on this node.
     Status(Status),
     /// Evaluate network policies.
@@ -118,6 +123,9 @@ pub(super) fn parser() -> clap::Command {
     let migrate = Migrate::augment_args(with_settings(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
         .about("Plan the switch of this node to another proxy mode, and with --apply perform it; without, nothing is written")
         .after_help(MIGRATE_EXAMPLES);
+    let services = Services::augment_args(with_settings(clap::Command::new("services")))
+        .about("Show the Services of this node, their endpoints, and why a Service does not answer")
+        .after_help(SERVICES_EXAMPLES);
     let matrix = Matrix::augment_args(with_settings(clap::Command::new("matrix")))
         .about("Print which pods can connect to which")
         .after_help(ALL_SETTINGS);
@@ -136,6 +144,7 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(render)
         .subcommand(diff)
         .subcommand(explain)
+        .subcommand(services)
         .subcommand(policy)
         .subcommand(migrate)
         .subcommand(
@@ -173,6 +182,20 @@ Examples:
 
 All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
+const SERVICES_EXAMPLES: &str = "\
+Examples:
+  portcullis services -A                       all Services, as the daemon on this node serves them
+  portcullis services -A --problems            only those that do not answer, with the reasons
+  portcullis services -n shop web              one Service with its frontends and endpoints
+  portcullis services -A --manifests FOLDER    without a daemon, as this node would serve them
+
+Without --manifests, --kubeconfig or --master, the running daemon is asked. The exit status is 0 on success, 1 if --problems
+found any, and 2 if the Services could not be read.
+All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
+
+/// The flags that name a source of the cluster state.
+const SOURCES: [&str; 3] = ["manifests", "kubeconfig", "master"];
+
 /// Settings in the help of a subcommand; it accepts all others as well.
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
 
@@ -209,6 +232,12 @@ pub(super) fn subcommand(
         "render" => (Command::Render(Render::from_arg_matches(inner)?), Some(inner)),
         "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
         "explain" => (Command::Explain(Explain::from_arg_matches(inner)?), Some(inner)),
+        "services" => {
+            let is_given = |flag: &&str| inner.value_source(flag) == Some(ValueSource::CommandLine);
+            let has_source = SOURCES.iter().any(|flag| is_given(flag));
+            let services = Services { has_source, ..Services::from_arg_matches(inner)? };
+            (Command::Services(services), Some(inner))
+        }
         "policy" => {
             let Some(("matrix", inner)) = inner.subcommand() else { return Ok(None) };
             (Command::Policy(Policy::Matrix(Matrix::from_arg_matches(inner)?)), Some(inner))

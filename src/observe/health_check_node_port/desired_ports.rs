@@ -32,9 +32,6 @@ pub struct ServiceHealthCheck {
 impl DesiredPorts {
     /// Returns the health check ports of the desired state on these addresses.
     pub fn new(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
-        let node_ports = desired.ports().filter_map(|port| port.node_port_frontend());
-        let node_ports: BTreeMap<FrontendAddress, &NamespacedName> =
-            node_ports.map(|frontend| (frontend.address, &frontend.port.name.service)).collect();
         let services = desired.services().iter().filter_map(|(service, ports)| {
             let port = ports.iter().find_map(|port| port.health_check_node_port)?;
             // A pod counts once, however many ports of the Service it has.
@@ -45,9 +42,9 @@ impl DesiredPorts {
             }
             let node_port_of = endpoints.keys().find_map(|&family| {
                 let address = FrontendAddress::NodePort { protocol: Protocol::Tcp, family, port: port.get() };
-                node_ports.get(&address)
+                desired.served_at(&address)
             });
-            let node_port_of = node_port_of.map(|service| (*service).clone());
+            let node_port_of = node_port_of.cloned();
             let local_endpoints = endpoints.into_iter().map(|(family, ips)| (family, ips.len())).collect();
             Some((service.clone(), ServiceHealthCheck { port, local_endpoints, node_port_of }))
         });

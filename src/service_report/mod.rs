@@ -1,0 +1,196 @@
+//! The Service report: what a node serves, and why a Service does not answer.
+//!
+//! ```text
+//! index, Desired, node facts ─► Cause (all Services, if they are filtered by problems) ─► Finding ─► ServiceItem ─► page
+//! isolated Services             cheap, without text                                       text, of the shown Services
+//! ```
+//! Pure. `portcullis services`, the local API, the page and the support archive show it; `explain` has the same reasons.
+
+mod cause;
+mod documents;
+mod endpoint_text;
+mod finding;
+mod input;
+mod item;
+mod lookup;
+mod no_endpoints;
+mod query;
+mod reason;
+mod selector;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use portcullis_cluster::service::Service;
+use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
+
+pub use documents::{
+    API_VERSION, Balancing, EndpointCounts, EndpointItem, Finding, FrontendItem, FrontendKindName, KIND,
+    ServiceItem, ServiceReport, ServiceStatus,
+};
+pub(crate) use endpoint_text::{no_local_endpoint, not_ready};
+pub(crate) use finding::SPLIT_SERVICE;
+pub use input::{Isolation, KernelView, ReportInput};
+pub use lookup::NotFound;
+pub(crate) use no_endpoints::{Diagnosis, DiagnosisInput, diagnose};
+pub use query::{MAX_ITEMS, ServiceQuery};
+pub use reason::{Reason, Severity};
+
+use cause::{Cause, causes};
+use item::{PodsByAddress, item, needs_pods, unreadable};
+
+/// The maximum number of findings of a Service.
+const MAX_FINDINGS: usize = 20;
+
+/// The maximum number of frontends and endpoints of a page that lists endpoints; the last Service may exceed it.
+const MAX_ENTRIES: usize = 50_000;
+
+/// The maximum number of pods that the descriptions of a page may visit, so that a page of Services without endpoints takes no
+/// longer than others. The first description may exceed it.
+const MAX_POD_VISITS: usize = 200_000;
+
+/// Returns the Services that match a query.
+///
+/// # Errors
+/// The query names a Service or a namespace that does not exist.
+pub fn report(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<ServiceReport, NotFound> {
+    let mut matching: Vec<Row<'_>> = rows(input, query);
+    if matching.is_empty() {
+        lookup::check(input, query)?;
+    }
+    if query.problems {
+        matching.retain(|row| row.has_problem(input));
+    }
+    matching.sort_unstable_by_key(|row| row.name());
+    let total = matching.len();
+    let before = matching.partition_point(|row| !query.is_after(row.name()));
+    let offset = before.saturating_add(query.offset).min(total);
+    let page = &matching[offset..total.min(offset.saturating_add(query.limit()))];
+    let items = Page { input, pod_visits: Cell::new(0) }.items(page, query.endpoints);
+    let last = offset + items.len();
+    let next = matching[..last].last().filter(|_| last < total && last > offset);
+    Ok(ServiceReport {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        node: input.desired.node().to_string(),
+        mode: input.mode.name().to_owned(),
+        total,
+        offset,
+        next: next.map(|row| row.name().to_string()),
+        items,
+        notes: notes(input),
+    })
+}
+
+/// A Service that matches a query.
+enum Row<'a> {
+    Readable(&'a Service),
+    Unreadable(&'a NamespacedName),
+}
+
+impl<'a> Row<'a> {
+    fn name(&self) -> &'a NamespacedName {
+        match self {
+            Row::Readable(service) => &service.key,
+            Row::Unreadable(name) => name,
+        }
+    }
+
+    fn has_problem(&self, input: &ReportInput<'_>) -> bool {
+        match self {
+            Row::Readable(service) => {
+                causes(input, service).first().is_some_and(|cause| cause.severity() >= Severity::Warning)
+            }
+            Row::Unreadable(_) => true,
+        }
+    }
+}
+
+fn rows<'a>(input: &ReportInput<'a>, query: &ServiceQuery) -> Vec<Row<'a>> {
+    let index = input.index;
+    let readable = index.services().filter(|service| query.matches(&service.key, Some(service)));
+    let is_named = |key: &&ObjectKey| **key != ObjectKey::unnamed(Kind::Service);
+    let unreadable = index.unreadable().iter().filter(|key| key.kind == Kind::Service).filter(is_named);
+    let unreadable = unreadable.map(|key| &key.name).filter(|name| query.matches(name, None));
+    readable.map(Row::Readable).chain(unreadable.map(Row::Unreadable)).collect()
+}
+
+/// The Services of a page.
+struct Page<'a> {
+    input: &'a ReportInput<'a>,
+    /// The number of pods that descriptions have visited.
+    pod_visits: Cell<usize>,
+}
+
+impl Page<'_> {
+    fn items(&self, rows: &[Row<'_>], has_endpoints: bool) -> Vec<ServiceItem> {
+        let pods = has_endpoints.then(|| self.pods(rows));
+        let mut entries = 0;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows {
+            if has_endpoints && entries > MAX_ENTRIES {
+                break;
+            }
+            let item = self.item(row, pods.as_ref());
+            entries += item.frontends.len() + item.endpoints.as_ref().map_or(0, Vec::len);
+            items.push(item);
+        }
+        items
+    }
+
+    fn item(&self, row: &Row<'_>, pods: Option<&PodsByAddress<'_>>) -> ServiceItem {
+        let service = match row {
+            Row::Readable(service) => service,
+            Row::Unreadable(name) => return unreadable(name),
+        };
+        let causes = causes(self.input, service);
+        let mut findings: Vec<Finding> = Vec::new();
+        for cause in causes.iter().take(MAX_FINDINGS) {
+            let finding = finding::describe(self.input, &service.key, cause, self.may_visit_pods(cause));
+            // The ports of both families often have the same one.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        item(self.input, service, findings, causes.len().saturating_sub(MAX_FINDINGS), pods)
+    }
+
+    fn may_visit_pods(&self, cause: &Cause<'_>) -> bool {
+        let visited = self.pod_visits.get();
+        // The pods of the namespace are searched for the selector, then those of all namespaces for similar ones.
+        let visits = self.input.index.count(Kind::Pod).saturating_mul(2);
+        let may_visit = self.input.has_pods
+            && needs_pods(cause)
+            && (visited == 0 || visited.saturating_add(visits) <= MAX_POD_VISITS);
+        if may_visit {
+            self.pod_visits.set(visited.saturating_add(visits));
+        }
+        may_visit
+    }
+
+    /// Returns the pods that have an address of an endpoint.
+    fn pods(&self, rows: &[Row<'_>]) -> PodsByAddress<'_> {
+        let slices = rows.iter().flat_map(|row| self.input.index.slices_of(row.name()));
+        let addresses: HashSet<IpAddr> =
+            slices.flat_map(|slice| &slice.endpoints).map(|endpoint| endpoint.address).collect();
+        let running = self.input.index.pods().filter(|pod| !pod.is_finished);
+        let with_addresses = running.flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, pod)));
+        with_addresses.filter(|(ip, _)| addresses.contains(ip)).collect()
+    }
+}
+
+/// Returns the remarks about the whole report.
+fn notes(input: &ReportInput<'_>) -> Vec<String> {
+    let mut notes = input.notes.clone();
+    let unreadable = input.index.unreadable().iter().filter(|key| key.kind == Kind::EndpointSlice).count();
+    if unreadable > 0 {
+        notes.push(format!("{unreadable} EndpointSlices could not be read, so endpoints may be missing"));
+    }
+    if input.index.unreadable().iter().any(|key| *key == ObjectKey::unnamed(Kind::Service)) {
+        notes.push("Services without a readable name could not be read, and are missing here".to_owned());
+    }
+    notes
+}
