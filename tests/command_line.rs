@@ -50,6 +50,7 @@ const PAGES: [&[&str]; 20] = [
     &["render"],
     &["diff"],
     &["explain"],
+    &["services"],
     &["policy"],
     &["policy", "matrix"],
     &["migrate"],

@@ -95,12 +95,13 @@ fn invalid_setting_is_status_2() {
 
 #[test]
 fn one_shot_commands_fail_without_a_response_of_the_api_server() {
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &["render"],
         &["diff"],
         &["migrate", "--to=nftables"],
         &["policy", "matrix"],
         &["explain", "--from=a/b", "--to=c/d"],
+        &["services", "-A"],
         &["--once", "--metrics-bind-address=", "--healthz-bind-address="],
     ];
     for command in commands {

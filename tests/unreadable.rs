@@ -58,7 +58,7 @@ fn run(arguments: &[&str], folder: &Path) -> (Option<i32>, String, String) {
 fn one_shot_commands_name_unreadable_objects() {
     let node = "--hostname-override=node-a";
     // Arguments, and an excerpt of the output about the other objects; `None` if the command must not start.
-    let rows: [(&[&str], Option<&str>); 9] = [
+    let rows: [(&[&str], Option<&str>); 10] = [
         (&["render", node, "--mode=iptables", "--manifests"], Some("10.244.0.1:8080")),
         (&["render", node, "--mode=ipvs", "--manifests"], Some("10.96.0.1:80")),
         (&["render", node, "--mode=nftables", "--network-policy", "--manifests"], Some("10.244.0.1 . 8080")),
@@ -68,6 +68,7 @@ fn one_shot_commands_name_unreadable_objects() {
             Some("10.244.0.1"),
         ),
         (&["policy", "matrix", "--port=80", "--manifests"], Some("client")),
+        (&["services", node, "-A", "--manifests"], Some("10.96.0.1:80/tcp")),
         (&["migrate", node, "--to=nftables", "--apply", "--manifests"], None),
         (&["lab", "run"], None),
         (&["lab", "up"], None),
