@@ -233,8 +233,8 @@ pub(super) fn subcommand(
         "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
         "explain" => (Command::Explain(Explain::from_arg_matches(inner)?), Some(inner)),
         "services" => {
-            let is_given = |flag: &&str| inner.value_source(flag) == Some(ValueSource::CommandLine);
-            let has_source = SOURCES.iter().any(|flag| is_given(flag));
+            let is_given = |flag: &str| inner.value_source(flag) == Some(ValueSource::CommandLine);
+            let has_source = SOURCES.into_iter().any(is_given);
             let services = Services { has_source, ..Services::from_arg_matches(inner)? };
             (Command::Services(services), Some(inner))
         }
