@@ -13,6 +13,7 @@
 
 mod affinity;
 mod base_chains;
+mod blocking_objects;
 mod diff;
 mod dispatch;
 mod endpoint_map;
@@ -26,6 +27,7 @@ mod service_table;
 mod settings;
 mod sync;
 
+pub use blocking_objects::remove_blocking_objects;
 pub use diff::{DiffOwner, ObjectDiff, diff_table};
 pub(crate) use loopback_guard::{GUARD_TABLE, add_table as add_guard_table};
 pub use names::TABLE;

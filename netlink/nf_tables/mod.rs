@@ -7,6 +7,7 @@
 //! ```
 //! [`Table`], [`Chain`], [`Rule`], [`SetSpec`] and [`Element`] are plain values, which print as `nft` lists them.
 
+mod blocking_objects;
 mod chain_use;
 mod comment;
 mod commit;
@@ -35,6 +36,7 @@ mod table_diff;
 mod trace;
 mod transaction;
 
+pub use blocking_objects::remove_blocking_objects;
 pub use chain_use::{ChainUse, list_chains};
 pub use commit::{CommitSummary, check_edits, check_replacement, commit, compare};
 pub use data::{Register, Value, Verdict};

@@ -23,7 +23,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 #[cfg(not(feature = "test-transport"))]
-use self::transport::{SocketOptions as _, Transport as _};
+use self::transport::Transport as _;
 use crate::error::{Error, Result};
 use crate::message::Batch;
 

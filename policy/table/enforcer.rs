@@ -175,6 +175,21 @@ impl Enforcer {
         Ok(extent)
     }
 
+    /// Removes from the kernel's tables what blocks all packets and that no policy writes; see
+    /// [`nf_tables::remove_blocking_objects`]. Returns descriptions of the removed objects.
+    ///
+    /// # Errors
+    /// A table cannot be read or changed.
+    pub fn remove_blocking_objects(&mut self) -> Result<Vec<String>, portcullis_netlink::Error> {
+        let base = PolicyTable::new(self.table.options().clone());
+        let mut removed = nf_tables::remove_blocking_objects(&mut self.socket, base.table().desired())?;
+        match nf_tables::remove_blocking_objects(&mut self.socket, base.bridge().desired()) {
+            Err(error) if is_without_family(&error) => {}
+            more => removed.extend(more?),
+        }
+        Ok(removed)
+    }
+
     /// Removes the tables, which ends enforcement. Returns the families of the removed tables.
     ///
     /// # Errors

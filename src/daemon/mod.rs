@@ -99,11 +99,12 @@ pub async fn run(
         // Without `--once`, the daemon waits until the path exists.
         source::check_path(path)?;
     }
-    let enforcer = config.network_policy.as_ref().map(PolicyController::open).transpose()?;
+    let mut enforcer = config.network_policy.as_ref().map(PolicyController::open).transpose()?;
     if enforcer.is_some() {
         let force = options.force;
         tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
     }
+    node_setup::remove_blocking_rules(&config, enforcer.as_mut());
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let declarations = declarations(&config, &name, &prerequisites.families);
     let source_config = cluster_view::source_config(&config, &declarations);

@@ -1,5 +1,6 @@
 //! Setup of the node at the start that does not depend on the cluster's objects.
 
+use portcullis_modes::{NodeFacts, nftables};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::task::JoinError;
 
@@ -8,7 +9,10 @@ use crate::conntrack_settings::{self, RejectedSetting};
 use crate::other_proxies::RunningProxy;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{EventRecorder, EventType, START};
-use crate::{host, oom_score, other_proxies};
+use crate::{host, node, oom_score, other_proxies, truncated_list};
+
+/// The number of removed objects that a log line names.
+const NAMED: usize = 5;
 
 /// The result of [`configure_kernel`].
 pub(super) struct KernelSettings {
@@ -35,6 +39,25 @@ impl KernelSettings {
         let reason = if is_read_only { "readOnlySysFS" } else { "KernelSettingRefused" };
         let settings: Vec<String> = self.rejected.iter().map(ToString::to_string).collect();
         recorder.node_event(EventType::Warning, [reason, START], &settings.join("; "));
+    }
+}
+
+/// Removes rules of other processes that block all packets from this program's nf_tables tables. Left in place until the first
+/// sync, they could keep this daemon from its API server for ever.
+pub(super) fn remove_blocking_rules(config: &Config, enforcer: Option<&mut Enforcer>) {
+    let services = nftables::remove_blocking_objects(&node::options(config, None), &NodeFacts::default());
+    let policies = enforcer.map_or(Ok(Vec::new()), Enforcer::remove_blocking_objects);
+    for (rules, removed) in [("rules of Services", services), ("NetworkPolicy table", policies)] {
+        match removed {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::warn!(
+                objects = truncated_list::clauses(&removed, NAMED),
+                "{rules}: removed objects of another process that block all packets, before the first sync"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "{rules}: cannot check for rules of another process that block all packets")
+            }
+        }
     }
 }
 

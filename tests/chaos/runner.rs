@@ -75,7 +75,6 @@ pub(crate) fn run(scenario: &Scenario, limit: Duration) -> Result<Counts, Failur
         // Another sequence than that of the generator.
         random: Random::new(scenario.seed ^ 0x5eed),
         mode: scenario.mode,
-        has_synced: false,
         is_disturbed: false,
         is_server_down: false,
         has_hung: false,
@@ -97,8 +96,6 @@ struct Run<'a> {
     random: Random,
     /// The mode of the last start.
     mode: Mode,
-    /// The daemon has synced since its start.
-    has_synced: bool,
     /// Another process has changed rules since the last quiet moment.
     is_disturbed: bool,
     is_server_down: bool,
@@ -143,7 +140,6 @@ impl Run<'_> {
                 }
             }
             Step::Stop(signal) => {
-                self.has_synced = false;
                 return node.stop(*signal);
             }
             Step::Start(mode) => self.start(node, *mode),
@@ -184,17 +180,11 @@ impl Run<'_> {
             std::mem::take(&mut self.is_disturbed),
             self.limit,
         )?;
-        self.has_synced = true;
         self.traffic.iter_mut().for_each(Traffic::settle);
         Ok(())
     }
 
     fn foreign(&mut self, node: &NodeUnderTest, command: &str) {
-        // A rule that drops all packets also cuts the daemon from the API server. A daemon that has synced restores its rules
-        // nevertheless, but one that starts does not know them.
-        if !self.has_synced && command.contains("drop") {
-            return;
-        }
         self.is_disturbed = true;
         self.traffic.iter_mut().for_each(Traffic::disturb);
         let Some(command) = rules_names::fill_in(&node.netns(), command, &mut self.random) else { return };
