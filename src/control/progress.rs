@@ -26,10 +26,18 @@ struct Times {
 /// Time limit for an iteration of the loop.
 pub const ITERATION_LIMIT: Duration = Duration::from_secs(60);
 
+/// Interval between two iterations of the loop, which iterates every five seconds without events, from which on the process
+/// did not run: it was stopped, its machine was paused, or there was no processor time for it. The threads could not make
+/// progress either.
+const STANDSTILL: Duration = Duration::from_secs(15);
+
 impl Progress {
     /// Records an iteration of the loop. After the first one, it must iterate at least every [`ITERATION_LIMIT`].
     pub fn iterated(&self, at: Moment) {
-        self.times().iteration = Some(at);
+        let times = &mut *self.times();
+        let standstill = times.standstill(at);
+        times.iteration = Some(at);
+        times.steps.values_mut().for_each(|step| *step = *step + standstill);
     }
 
     /// Records the start of a controller's work.
@@ -51,7 +59,8 @@ impl Progress {
 
     /// Returns true if work of the controller is running and started or finished a step within the limit.
     pub(crate) fn advances(&self, controller: ControllerName, limit: Duration, now: Moment) -> bool {
-        self.times().steps.get(&controller).is_some_and(|step| now.since(*step) < limit)
+        let times = self.times();
+        times.steps.get(&controller).is_some_and(|step| now.since(*step) < limit + times.standstill(now))
     }
 
     /// Describes the loop and the work that make no progress. `limit` is the time limit for a step of a controller's work.
@@ -59,7 +68,9 @@ impl Progress {
         let times = self.times();
         let iteration = times.iteration.filter(|at| now.since(*at) >= ITERATION_LIMIT);
         let loop_stall = iteration.map(|at| stall(&"the loop", at));
-        let stalled = times.steps.iter().filter(|(name, step)| now.since(**step) >= limit(**name));
+        let standstill = times.standstill(now);
+        let is_stalled = |name: &ControllerName, step: &Moment| now.since(*step) >= limit(*name) + standstill;
+        let stalled = times.steps.iter().filter(|(name, step)| is_stalled(name, step));
         let thread = |name: &ControllerName| format!("the thread that syncs {}", name.objects);
         loop_stall.into_iter().chain(stalled.map(|(name, step)| stall(&thread(name), *step))).collect()
     }
@@ -67,6 +78,13 @@ impl Progress {
     fn times(&self) -> MutexGuard<'_, Times> {
         // A panic with the lock held leaves complete values behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Times {
+    /// Returns the time for which the process did not run before `now`, apart from [`STANDSTILL`]; zero if it ran.
+    fn standstill(&self, now: Moment) -> Duration {
+        self.iteration.map_or(Duration::ZERO, |last| now.since(last).saturating_sub(STANDSTILL))
     }
 }
 
@@ -117,6 +135,27 @@ mod tests {
                 vec![(0, Started(policies)), (1, Ended(policies)), (2, Stepped(policies))],
                 500,
                 [false; 3],
+            ),
+            (
+                "the process stood still, and the loop has not iterated yet",
+                vec![(0, Started(services)), (0, Iterated), (15, Iterated), (30, Iterated), (45, Iterated)],
+                104,
+                [false; 3],
+            ),
+            (
+                "the process stood still twice",
+                vec![(0, Started(services)), (0, Iterated), (95, Iterated), (190, Iterated)],
+                210,
+                [false; 3],
+            ),
+            (
+                "a job hangs after a standstill",
+                vec![(0, Iterated), (0, Started(services)), (55, Iterated), (70, Iterated), (85, Iterated)]
+                    .into_iter()
+                    .chain((100..=140).step_by(10).map(|second| (second, Iterated)))
+                    .collect(),
+                140,
+                [false, true, false],
             ),
             (
                 "one of two hangs",
