@@ -73,6 +73,16 @@ impl Expression {
                 _ => {}
             }
         }
+        // Extensions of xtables in rules of iptables-nft.
+        if matches!(name.as_str(), "match" | "target")
+            && let Some(data) = data
+        {
+            let extension = data.nested().flatten().find(|attribute| attribute.kind == a::XT_NAME);
+            return Expression::Unknown(format!(
+                "xt {name} {}",
+                extension.map(|name| name.text()).unwrap_or_default()
+            ));
+        }
         let known = ExpressionAttributes::read(data).and_then(|found| read(&name, &found));
         known.ok().flatten().unwrap_or(Expression::Unknown(name))
     }

@@ -62,17 +62,21 @@ pub(super) fn decode_chain(
 
 pub(super) fn decode_rule(found: &Attributes<'_>, table: &mut Table) -> Result<(), Malformed> {
     let name = text(found, a::RULE_CHAIN)?.unwrap_or_default();
+    let rule = decode_rule_body(found)?;
+    if let Some(chain) = table.chains.get_mut(name.as_str()) {
+        chain.rules.push(rule);
+    }
+    Ok(())
+}
+
+pub(super) fn decode_rule_body(found: &Attributes<'_>) -> Result<Rule, Malformed> {
     let mut expressions = Vec::new();
     if let Some(list) = find(found, a::RULE_EXPRESSIONS)? {
         for element in list.nested() {
             expressions.push(Expression::read(&element?));
         }
     }
-    let comment = comment(found, a::RULE_USERDATA, COMMENT)?;
-    if let Some(chain) = table.chains.get_mut(name.as_str()) {
-        chain.rules.push(Rule::from_parts(expressions, comment));
-    }
-    Ok(())
+    Ok(Rule::from_parts(expressions, comment(found, a::RULE_USERDATA, COMMENT)?))
 }
 
 pub(super) fn decode_set(

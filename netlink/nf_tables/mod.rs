@@ -24,10 +24,12 @@ mod events;
 mod expression;
 mod field;
 mod generation;
+mod packet_trace;
 mod print;
 mod print_rule;
 mod rejected_object;
 mod rule;
+mod rule_listing;
 mod set;
 mod set_flags;
 mod table;
@@ -51,7 +53,12 @@ pub use field::{
     TCP_SYN_ECN,
 };
 pub use generation::{generation, open};
+pub use packet_trace::{
+    Marker, PacketTracer, TraceEvent, TraceFamily, TraceStep, TraceVerdict, TracedAddresses, TracedDirection,
+    TracedFlow,
+};
 pub use rule::Rule;
+pub use rule_listing::{ListedRule, list_rules};
 pub use set::SetSpec;
 pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
 pub use table_diff::ChangeCounts;

@@ -21,7 +21,7 @@ use crate::socket::Socket;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 /// `NLM_F_APPEND`: a rule comes after those that are there.
-const APPEND: u16 = libc::NLM_F_APPEND as u16;
+pub(super) const APPEND: u16 = libc::NLM_F_APPEND as u16;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 pub(super) const INTERVAL_END: u32 = 1;
 /// `NFT_TABLE_F_OWNER`.
@@ -279,7 +279,7 @@ impl Transaction {
     }
 
     /// Appends a change. `table` is the attribute that has the name of the table.
-    fn push(
+    pub(super) fn push(
         &mut self,
         message: u8,
         flags: u16,

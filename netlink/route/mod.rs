@@ -14,7 +14,7 @@ mod route;
 pub use address::{Address, AddressBatch};
 pub use link::{Link, LinkPeer};
 pub use monitor::{AddressEvent, AddressMonitor, LinkMonitor};
-pub use route::LocalRouteBatch;
+pub use route::{FoundRoute, LocalRouteBatch, RouteLookup};
 
 use netlink_packet_core::{DecodeError, Emitable};
 

@@ -3,8 +3,10 @@
 mod add_local;
 mod default_source;
 mod local_batch;
+mod lookup;
 
 pub use local_batch::LocalRouteBatch;
+pub use lookup::{FoundRoute, RouteLookup};
 
 use std::net::IpAddr;
 

@@ -6,5 +6,7 @@ mod events;
 mod managed;
 #[path = "../namespace/mod.rs"]
 mod namespace;
+mod packet_trace;
 mod round_trip;
+mod route_lookup;
 mod sample;
