@@ -39,6 +39,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use commands::explain::{Agreement, ExplainResult};
 use commands::status::Verdict;
 use config::{Command, Config, ConfigErrors, Invocation};
 use daemon::{ConfigFile, DaemonError};
@@ -109,7 +110,12 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             return Ok(status_code(status.watch, verdict?));
         }
         Command::Explain(explain) => {
-            return Ok(exit_code(commands::explain::run(config, explain, &mut out)?));
+            return Ok(match commands::explain::run(config, explain, &mut out)? {
+                ExplainResult::Predicted { arrives } => exit_code(arrives),
+                ExplainResult::Probed(Agreement::Agrees) => ExitCode::SUCCESS,
+                ExplainResult::Probed(Agreement::Disagrees) => ExitCode::FAILURE,
+                ExplainResult::Probed(Agreement::NotDetermined) => ExitCode::from(FAILED),
+            });
         }
         Command::Services(services) => {
             return Ok(exit_code(commands::services::run(config, services, &mut out)?));

@@ -85,11 +85,9 @@ fn explain(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), port:
     let request = Explain {
         from: client.from.clone(),
         to: format!("{}/{protocol}", std::net::SocketAddr::from(to)),
-        port: None,
-        protocol: None,
-        family: None,
         node: Some(case.node().to_string()),
         output: OutputFormat::Json,
+        ..Explain::default()
     };
     let mut out = Vec::new();
     explain::explain_index(&case.config, index, &request, &mut out)

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use corpus::{Case, Cell, Step};
 use libtest_mimic::{Arguments, Trial};
-use portcullis::commands::{explain, policy};
+use portcullis::commands::explain::{self, ExplainResult};
+use portcullis::commands::policy;
 use portcullis::config::{AddressFamily, Config, Explain, Matrix, OutputFormat};
 use portcullis_cluster::{Event, Family, Index, Kind, NamespacedName, Object, ObjectKey, Protocol};
 use serde_json::{Value, json};
@@ -58,15 +59,14 @@ impl Cluster {
         let arguments = Explain {
             from: format!("pod/{}", cell.from),
             to: format!("pod/{}:{}/{}", cell.to, cell.port, cell.protocol),
-            port: None,
-            protocol: None,
             family: Some(if cell.family == Family::V4 { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 }),
-            node: None,
             output: OutputFormat::Json,
+            ..Explain::default()
         };
         let mut out = Vec::new();
-        let arrives =
+        let result =
             explain::explain_index(&self.config, &self.index, &arguments, &mut out).expect("an explanation");
+        let arrives = result == ExplainResult::Predicted { arrives: true };
         (arrives, serde_json::from_slice(&out).expect("JSON"))
     }
 

@@ -66,7 +66,7 @@ pub(super) mod attributes {
         NAT_TYPE = 1, NAT_FAMILY = 2, NAT_ADDR_MIN = 3, NAT_ADDR_MAX = 4, NAT_PROTO_MIN = 5,
         NAT_PROTO_MAX = 6, NAT_FLAGS = 7,
         MASQ_FLAGS = 1, MASQ_PROTO_MIN = 2,
-        XT_NAME = 1,
+        XT_NAME = 1, XT_INFO = 3,
     }
 }
 

@@ -77,14 +77,20 @@ impl Expression {
         if matches!(name.as_str(), "match" | "target")
             && let Some(data) = data
         {
-            let extension = data.nested().flatten().find(|attribute| attribute.kind == a::XT_NAME);
-            return Expression::Unknown(format!(
-                "xt {name} {}",
-                extension.map(|name| name.text()).unwrap_or_default()
-            ));
+            return Expression::Unknown(describe_extension(&name, data));
         }
         let known = ExpressionAttributes::read(data).and_then(|found| read(&name, &found));
         known.ok().flatten().unwrap_or(Expression::Unknown(name))
+    }
+}
+
+/// Describes an extension of xtables: its name, and the text of a comment.
+fn describe_extension(kind: &str, data: Attribute<'_>) -> String {
+    let find = |kind| data.nested().flatten().find(|attribute| attribute.kind == kind);
+    let name = find(a::XT_NAME).map(|name| name.text()).unwrap_or_default();
+    match find(a::XT_INFO).filter(|_| (kind, name.as_str()) == ("match", "comment")) {
+        Some(comment) => format!("xt comment \"{}\"", comment.text()),
+        None => format!("xt {kind} {name}"),
     }
 }
 

@@ -24,19 +24,23 @@ pub struct ListedRule {
     pub rule: Rule,
 }
 
-/// Lists the rules of a table. A rule that cannot be decoded is left out. Empty if there is no such table.
+/// Passes each rule of a table to `each`, except rules that cannot be decoded. There are none if there is no such table.
 ///
 /// # Errors
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if the rules changed during the dump.
 ///
 /// [`Error::Rejected`]: crate::Error::Rejected
 /// [`Error::Interrupted`]: crate::Error::Interrupted
-pub fn list_rules(socket: &mut Socket, family: TraceFamily, table: &str) -> Result<Vec<ListedRule>> {
+pub fn list_rules(
+    socket: &mut Socket,
+    family: TraceFamily,
+    table: &str,
+    mut each: impl FnMut(ListedRule),
+) -> Result<()> {
     let kind = netfilter::kind(Subsystem::NfTables, m::GETRULE);
     let mut request = Batch::with_message(ACTION, kind, 0, |message| {
         message.netfilter_resource(family.0, 0).text(a::RULE_TABLE, table);
     })?;
-    let mut rules = Vec::new();
     let listed = socket.dump(ACTION, &mut request, |message| {
         let ([of, ..], found) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
         // Before Linux 5.x, dumps of rules ignore the name of the table.
@@ -47,12 +51,12 @@ pub fn list_rules(socket: &mut Socket, family: TraceFamily, table: &str) -> Resu
         let handle = find(&found, a::RULE_HANDLE).during(ACTION)?;
         let handle = handle.and_then(|handle| handle.u64_be().ok()).unwrap_or_default();
         if let Ok(rule) = decode_rule_body(&found) {
-            rules.push(ListedRule { chain, handle, rule });
+            each(ListedRule { chain, handle, rule });
         }
         Ok(())
     });
     match listed {
-        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-        listed => listed.map(|()| rules),
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+        listed => listed,
     }
 }

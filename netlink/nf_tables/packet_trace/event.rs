@@ -50,6 +50,11 @@ pub enum TracedDirection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceFamily(pub u8);
 
+impl TraceFamily {
+    /// Bridged frames.
+    pub const BRIDGE: TraceFamily = TraceFamily(7);
+}
+
 impl fmt::Display for TraceFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
@@ -104,6 +109,11 @@ impl fmt::Display for TraceVerdict {
 }
 
 impl TraceVerdict {
+    /// Returns true if the packet was dropped.
+    pub fn is_drop(&self) -> bool {
+        *self == TraceVerdict::Drop
+    }
+
     fn new(code: i32, chain: Option<String>) -> Self {
         let chain = chain.unwrap_or_default();
         match code {

@@ -90,15 +90,19 @@ impl PacketTracer {
     pub fn read(&mut self) -> Result<Vec<TraceEvent>> {
         let PacketTracer { events, table, directions, .. } = self;
         let mut read = Vec::new();
-        let mut of_chain_end = None;
+        let mut of_chain_end: Option<TraceEvent> = None;
         while events.events(ACTION, |message| {
             let Some(mut event) = TraceEvent::parse(&message)? else { return Ok(()) };
             if event.is_chain_end() {
-                of_chain_end = event.addresses.map(|addresses| (event.packet, addresses));
+                of_chain_end = Some(event);
                 return Ok(());
             }
-            let (packet, before) = of_chain_end.take().unzip();
-            event.addresses = event.addresses.or(before.filter(|_| packet == Some(event.packet)));
+            if let Some(before) = of_chain_end.take().filter(|before| before.packet == event.packet) {
+                // Only the first event of a chain has the headers and the interfaces.
+                event.addresses = event.addresses.or(before.addresses);
+                event.input = event.input.or(before.input);
+                event.output = event.output.or(before.output);
+            }
             if event.table == *table {
                 event.marker = hooks::marker(&event.chain);
                 if let Some(direction) = tables::direction_of_rule(&event)

@@ -1,7 +1,7 @@
 //! The tables of a tracer.
 
 use super::event::{TraceEvent, TraceStep, TracedDirection};
-use super::hooks::{AFTER_CONNTRACK, FIRST, Marker, markers};
+use super::hooks::{FIRST, Marker, markers};
 use super::{ACTION, TracedFlow};
 use crate::attribute::Writer;
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::nf_tables::data::{Register, Value};
 use crate::nf_tables::expression::{Comparison, Expression, RateUnit};
 use crate::nf_tables::field::{Ct, Field};
 use crate::nf_tables::rule::Rule;
-use crate::nf_tables::table::{BaseChain, Chain, ChainKind, Hook, TableFamily};
+use crate::nf_tables::table::{BaseChain, Chain, ChainKind, TableFamily};
 use crate::nf_tables::transaction::{APPEND, Transaction};
 use crate::socket::Socket;
 
@@ -65,15 +65,19 @@ fn transaction(family: TableFamily, table: &str, contents: &Contents) -> Result<
         let base = BaseChain { kind: ChainKind::Filter, hook, priority };
         let name = marker.chain();
         transaction.add_chain(&name, &Chain { base: Some(base), ..Chain::default() })?;
-        // Packets enter this host by a hook of these two.
-        if !matches!(hook, Hook::Prerouting | Hook::Output) {
-            continue;
-        }
-        if priority == FIRST {
-            add_rule(&mut transaction, &name, |list| write_flow(&contents.flow, family, list))?;
-        }
-        if priority == AFTER_CONNTRACK && contents.replies {
-            add_rule(&mut transaction, &name, |list| write_reply(&contents.flow, list))?;
+        let has_connections = contents.replies && family == TableFamily::Inet;
+        // A packet that a bridge passes to its host loses nftrace, so the rules of later hooks set it again.
+        match priority {
+            FIRST if !marker.is_tracked() => {
+                add_rule(&mut transaction, &name, |list| write_flow(&contents.flow, family, list))?;
+            }
+            FIRST if has_connections => {
+                add_rule(&mut transaction, &name, |list| write_connection(&contents.flow, ORIGINAL, list))?;
+            }
+            _ if has_connections && marker.matches_replies() => {
+                add_rule(&mut transaction, &name, |list| write_connection(&contents.flow, REPLY, list))?;
+            }
+            _ => {}
         }
     }
     Ok(transaction)
@@ -111,14 +115,13 @@ fn write_flow(flow: &TracedFlow, table: TableFamily, list: &mut Writer<'_>) {
     rule.expressions().iter().for_each(|expression| expression.write(list));
 }
 
-/// Writes the match of packets in the reply direction of the flow's connection, ICMP errors included, whatever their
-/// addresses are before translation.
-fn write_reply(flow: &TracedFlow, list: &mut Writer<'_>) {
+/// Writes the match of packets in one direction of the flow's connection, ICMP errors included, whatever their addresses.
+fn write_connection(flow: &TracedFlow, direction: u8, list: &mut Writer<'_>) {
     let (source, destination) = match flow.source.is_ipv4() {
         true => (ct::SRC_IP, ct::DST_IP),
         false => (ct::SRC_IP6, ct::DST_IP6),
     };
-    let direction = Rule::new().is(Field::Ct(Ct::Direction), REPLY);
+    let direction = Rule::new().is(Field::Ct(Ct::Direction), direction);
     direction.expressions().iter().for_each(|expression| expression.write(list));
     let originals: [(u32, Value); 5] = [
         (source, flow.source.into()),
@@ -147,8 +150,8 @@ pub(super) fn direction_of_rule(event: &TraceEvent) -> Option<TracedDirection> {
     if !matches!(event.step, TraceStep::Rule { .. }) {
         return None;
     }
-    match event.marker?.priority {
-        FIRST => Some(TracedDirection::Original),
-        _ => Some(TracedDirection::Reply),
+    match event.marker?.matches_replies() {
+        true => Some(TracedDirection::Reply),
+        false => Some(TracedDirection::Original),
     }
 }

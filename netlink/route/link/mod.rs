@@ -4,6 +4,7 @@ mod add;
 mod delete;
 mod get;
 mod list;
+mod namespace_id;
 
 use netlink_packet_core::{DecodeError, NlasIterator, ParseableParametrized};
 use netlink_packet_route::AddressFamily;

@@ -10,7 +10,7 @@ use crate::route::Rtnetlink;
 
 const ACTION: &str = "look up a route";
 
-/// `RTM_F_LOOKUP_TABLE`: the response has the table in which the route was found.
+/// `RTM_F_LOOKUP_TABLE`: the response has the table in which the route was found (IPv4).
 const LOOKUP_TABLE: u32 = 0x1000;
 /// `RTA_MARK`.
 const RTA_MARK: u16 = 16;
@@ -62,9 +62,11 @@ impl Rtnetlink {
         let length = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
         let family = Family::from_address(lookup.destination).number();
         let source_length = lookup.source.map_or(0, length);
+        // IPv6 rejects the flag if requests are checked strictly.
+        let flags = if lookup.destination.is_ipv4() { LOOKUP_TABLE } else { 0 };
         let mut batch = Batch::with_message(ACTION, libc::RTM_GETROUTE, 0, |message| {
             message.raw(&[family, length(lookup.destination), source_length, 0, 0, 0, 0, 0]);
-            message.raw(&LOOKUP_TABLE.to_ne_bytes());
+            message.raw(&flags.to_ne_bytes());
             message.address(libc::RTA_DST, lookup.destination);
             if let Some(source) = lookup.source {
                 message.address(libc::RTA_SRC, source);

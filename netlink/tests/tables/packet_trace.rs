@@ -62,7 +62,8 @@ fn a_packet_is_traced_to_the_rule_that_drops_it() {
         assert_eq!(last.addresses.unwrap().destination.to_string(), "127.0.0.1:53");
         let TraceStep::Rule { handle, .. } = last.step else { panic!("{lines:#?}") };
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
-        let rules = list_rules(&mut socket, last.family, "corp").unwrap();
+        let mut rules = Vec::new();
+        list_rules(&mut socket, last.family, "corp", |rule| rules.push(rule)).unwrap();
         let rule = rules.iter().find(|rule| rule.handle == handle).unwrap();
         assert_eq!(
             (rule.chain.as_str(), rule.rule.to_string().as_str()),

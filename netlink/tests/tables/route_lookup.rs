@@ -15,6 +15,8 @@ fn routes_are_found_or_rejected_with_the_reason() {
             "ip link add out0 type veth peer name out1",
             "ip addr add 10.1.0.1/24 dev in0",
             "ip addr add 10.2.0.1/24 dev out0",
+            "ip addr add fd00:1::1/64 dev in0 nodad",
+            "ip addr add fd00:2::1/64 dev out0 nodad",
             "ip link set in0 up",
             "ip link set in1 up",
             "ip link set out0 up",
@@ -35,7 +37,7 @@ fn routes_are_found_or_rejected_with_the_reason() {
         let index = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
         // The source, the input interface, the destination, and the output interface or the error.
         type Row<'a> = (&'a str, Option<&'a str>, &'a str, Result<&'a str, i32>);
-        let rows: [Row<'_>; 11] = [
+        let rows: [Row<'_>; 14] = [
             ("10.1.0.9", Some("in0"), "10.2.0.9", Ok("out0")),
             ("10.1.0.9", Some("in0"), "10.3.0.9", Ok("out0")),
             ("10.1.0.9", Some("in0"), "10.1.0.1", Ok("lo")),
@@ -49,6 +51,9 @@ fn routes_are_found_or_rejected_with_the_reason() {
             ("10.1.0.9", Some("in0"), "10.6.0.9", Err(libc::EINVAL)),
             ("10.1.0.1", None, "10.3.0.9", Ok("out0")),
             ("10.1.0.1", None, "10.9.0.1", Err(libc::ENETUNREACH)),
+            ("fd00:1::9", Some("in0"), "fd00:2::9", Ok("out0")),
+            ("fd00:1::9", Some("in0"), "fd00:9::9", Err(libc::ENETUNREACH)),
+            ("fd00:1::1", None, "fd00:2::9", Ok("out0")),
         ];
         for (source, input, destination, expected) in rows {
             let lookup = RouteLookup {

@@ -35,6 +35,7 @@ pub(super) fn explain_connection(
         no_route: None,
         paths: Vec::new(),
         advice: Vec::new(),
+        probe: None,
     };
     let path = |to: SocketAddr, route: Option<(&Name, &ServiceRoute)>| Path {
         cluster,

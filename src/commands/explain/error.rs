@@ -3,6 +3,7 @@
 use std::io;
 
 use super::argument::MalformedArgument;
+use super::probe::ProbeError;
 use crate::cluster_view::LoadError;
 
 /// An error that prevents an explanation.
@@ -27,6 +28,9 @@ pub enum ExplainError {
         /// What is missing, and which alternatives exist.
         message: String,
     },
+    /// A packet cannot be sent and traced.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// The output cannot be written.
     #[error("cannot write")]
     Io(#[from] io::Error),

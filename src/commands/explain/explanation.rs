@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::probe::ProbeExplanation;
+
 /// The explanation of all connections that the arguments name.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,6 +71,9 @@ pub(super) struct ConnectionExplanation {
     pub(super) paths: Vec<PathExplanation>,
     /// Changes that would allow it.
     pub(super) advice: Vec<Advice>,
+    /// The result of `--probe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) probe: Option<ProbeExplanation>,
 }
 
 /// The Service that the connection uses.

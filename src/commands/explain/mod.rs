@@ -21,6 +21,7 @@ mod frontend_text;
 mod path;
 mod policy_decision;
 mod policy_snippet;
+mod probe;
 mod routing;
 mod target;
 mod text;
@@ -40,20 +41,32 @@ use crate::cluster_view;
 use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
 
 pub use error::ExplainError;
+pub use probe::{Agreement, ProbeError};
 
-/// Prints the explanation of the connections that the arguments name. Returns true if each of them can reach at least one
-/// endpoint.
+/// The result of an explanation, for the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainResult {
+    /// Each connection can reach at least one endpoint, or not.
+    Predicted {
+        /// It can.
+        arrives: bool,
+    },
+    /// Probes were sent.
+    Probed(Agreement),
+}
+
+/// Prints the explanation of the connections that the arguments name.
 ///
 /// # Errors
 /// The cluster state cannot be read, or an argument names an object that does not exist or is not specific enough.
-pub fn run(config: &Config, arguments: &Explain, out: &mut dyn Write) -> Result<bool, ExplainError> {
+pub fn run(config: &Config, arguments: &Explain, out: &mut dyn Write) -> Result<ExplainResult, ExplainError> {
     // Malformed arguments are reported before the cluster state is read.
     PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
     destination(arguments)?;
     let cluster = cluster_view::load_cluster(config)?;
-    let arrives = explain_index(config, &cluster.index, arguments, out)?;
+    let result = explain_index(config, &cluster.index, arguments, out)?;
     cluster.unreadable.check()?;
-    Ok(arrives)
+    Ok(result)
 }
 
 /// Like [`run`], for a cluster that was already read.
@@ -65,7 +78,7 @@ pub fn explain_index(
     index: &Index,
     arguments: &Explain,
     out: &mut dyn Write,
-) -> Result<bool, ExplainError> {
+) -> Result<ExplainResult, ExplainError> {
     let from = PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
     let to = destination(arguments)?;
     let cluster = ClusterLookup::new(config, index);
@@ -77,7 +90,11 @@ pub fn explain_index(
             writeln!(out, "{text}")?;
         }
     }
-    Ok(explanation.verdict.arrives())
+    let agreement = explanation.connections.iter().filter_map(|connection| connection.probe.as_ref());
+    Ok(match agreement.map(|probe| probe.agreement).max() {
+        Some(worst) => ExplainResult::Probed(worst),
+        None => ExplainResult::Predicted { arrives: explanation.verdict.arrives() },
+    })
 }
 
 /// Combines `--to`, `--port` and `--protocol`.
@@ -147,6 +164,9 @@ fn explain_connections(
             .source_address(cluster, target.address)
             .expect("families without an address were left out");
         connections.push(explain_connection(cluster, &client, address, target, &arguments.to));
+    }
+    if arguments.probe {
+        probe::probe_all(cluster, &client, arguments, &mut connections)?;
     }
     let worst = connections.iter().map(|connection| connection.verdict).max();
     Ok(Explanation {

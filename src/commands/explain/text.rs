@@ -29,6 +29,9 @@ pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Resul
             Some(other) => writeln!(out, "  same as {}", other.family)?,
             None => details(explanation, connection, out)?,
         }
+        if let Some(probe) = &connection.probe {
+            super::probe::print(probe, connection.protocol, out)?;
+        }
         printed.push(connection);
     }
     for note in &explanation.notes {

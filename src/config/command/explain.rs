@@ -1,12 +1,15 @@
 //! Arguments of `portcullis explain`.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 use super::AddressFamily;
 
 /// Explain whether a connection is delivered, where, and by which rules. The source of the cluster state (manifests or
 /// an API server) and the settings are in the [configuration](crate::config::Config).
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explain {
     /// Client: NAMESPACE/POD, node/NAME, or an IP address
     #[arg(long, value_name = "CLIENT")]
@@ -27,9 +30,25 @@ pub struct Explain {
     /// Node that receives the connection of a client outside of the cluster [default: this node]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Send one packet from the client's network namespace, trace it through the rules of this node, and compare with the
+    /// prediction: exit status 0 if it agrees, 1 if not, 2 if the probe does not show it. Needs root
+    #[arg(long)]
+    pub probe: bool,
+    /// The client's network namespace, such as /run/netns/NAME [default: the one with the client's address]
+    #[arg(long, value_name = "PATH", requires = "probe")]
+    pub netns: Option<PathBuf>,
+    /// Time limit of a probe in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_seconds, requires = "probe")]
+    pub probe_timeout: Duration,
     /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
+}
+
+/// Parses a time limit from 0.1 to 60 seconds.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected a number from 0.1 to 60".to_owned())
 }
 
 /// A protocol on the command line.
@@ -47,9 +66,10 @@ pub enum ProtocolArgument {
 }
 
 /// Output format.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputFormat {
     /// Text for people
+    #[default]
     Text,
     /// JSON for programs
     Json,

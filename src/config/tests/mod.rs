@@ -128,11 +128,8 @@ fn commands() {
     let explain = Explain {
         from: "a".into(),
         to: "b:80".into(),
-        port: None,
-        protocol: None,
-        family: None,
-        node: None,
-        output: OutputFormat::Text,
+        probe_timeout: Duration::from_secs(3),
+        ..Explain::default()
     };
     let matrix = Policy::Matrix(Matrix {
         namespaces: vec!["a".into()],
