@@ -23,6 +23,8 @@ pub struct Options {
     pub localhost_node_ports: bool,
     /// Connection tracking is liberal about TCP windows, so packets in state INVALID are accepted.
     pub conntrack_tcp_liberal: bool,
+    /// Count the traffic of each Service in nftables mode. The other modes have counters in any case.
+    pub service_counters: bool,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             node_port_addresses: NodePortAddresses::default(),
             localhost_node_ports: true,
             conntrack_tcp_liberal: false,
+            service_counters: false,
         }
     }
 }

@@ -55,6 +55,7 @@ pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Option
         node_port_addresses: config.node_port_addresses.clone(),
         localhost_node_ports: proxy_modes::driver(config.mode).has_localhost_node_ports(config),
         conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
+        service_counters: config.nftables.service_counters,
     }
 }
 

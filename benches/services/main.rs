@@ -123,7 +123,9 @@ impl Arguments {
     }
 
     fn print_packets(&self) {
-        println!("\nTCP connections between two pods of a node, one after another; from SYN to its answer:");
+        println!(
+            "\nBetween two pods of a node: TCP connections, one after another; from SYN to its answer; packets of an established UDP flow:"
+        );
         println!("{}", packets::measure(Way::Direct, 0, self.repeats));
         for &services in &self.packets {
             for &mode in &self.modes {
@@ -132,7 +134,9 @@ impl Arguments {
                         println!("{}", packets::measure(Way::Iptables(flavour), services, self.repeats));
                     }),
                     ProxyMode::Nftables => {
-                        println!("{}", packets::measure(Way::Nftables, services, self.repeats));
+                        for way in [Way::Nftables, Way::NftablesCounting] {
+                            println!("{}", packets::measure(way, services, self.repeats));
+                        }
                     }
                     // IPVS runs in a virtual machine, whose packets are not comparable with these.
                     ProxyMode::Ipvs => {}

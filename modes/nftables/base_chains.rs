@@ -13,6 +13,7 @@ use super::names::{
     LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
     SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
+use super::service_counters;
 use super::settings::{Settings, match_block};
 use crate::node_port_addresses::NodePortScope;
 
@@ -56,7 +57,12 @@ pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
         (AFFINITY, affinity, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
+        let counts = settings.counts_services && [SERVICE_IPS, SERVICE_NODE_PORTS].contains(&name);
+        let spec = if counts { spec.with_counters() } else { spec };
         table.put_set(&name.into(), Set::new(spec.with_comment(about)));
+    }
+    if settings.counts_services {
+        service_counters::put_sets(table, settings);
     }
     if let NodePortScope::Addresses(addresses) = &settings.node_ports {
         let elements = addresses.iter().map(|ip| (Key::from(*ip), Element::new()));
@@ -92,9 +98,15 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     // In the output hook only: on a link without a guard, other hosts can send packets to loopback addresses.
     let mut output = jump(SERVICES);
     output.extend(settings.localhost.then(|| on_localhost(settings, SERVICE_NODE_PORTS)));
+    let [mut prerouting, mut output_pre_dnat] = [new(&[FIREWALL_CHECK]), new(&[FIREWALL_CHECK])];
+    if settings.counts_services {
+        prerouting.extend(service_counters::rules_from_clients(settings, false));
+        output_pre_dnat.extend(service_counters::rules_from_clients(settings, true));
+        service_counters::put_chains(table, settings);
+    }
     let chains = [
-        ("filter-prerouting-pre-dnat", base(filter, Hook::Prerouting, -110, new(&[FIREWALL_CHECK]))),
-        ("filter-output-pre-dnat", base(filter, Hook::Output, -110, new(&[FIREWALL_CHECK]))),
+        ("filter-prerouting-pre-dnat", base(filter, Hook::Prerouting, -110, prerouting)),
+        ("filter-output-pre-dnat", base(filter, Hook::Output, -110, output_pre_dnat)),
         ("filter-input", base(filter, Hook::Input, 0, input)),
         ("filter-forward", base(filter, Hook::Forward, 0, new(&forwarded))),
         ("filter-output", base(filter, Hook::Output, 0, new(&forwarded))),

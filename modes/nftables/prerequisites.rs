@@ -6,7 +6,8 @@ use portcullis_netlink::nf_tables::{
     SetSpec, TableFamily, Verdict, delete_table,
 };
 
-const PROBE: &str = "portcullis-probe";
+/// The table in which features are tried.
+pub(super) const PROBE: &str = "portcullis-probe";
 
 /// A missing prerequisite of nftables mode.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,11 @@ pub enum NftablesPrerequisiteError {
         /// The error of the kernel.
         rejection: portcullis_netlink::Error,
     },
+    /// The kernel has no counters of set elements.
+    #[error(
+        "nftables.service-counters needs counters of set elements (Linux 5.7), which this kernel does not have; do not set it"
+    )]
+    NoElementCounters,
     /// The kernel could not be queried, for example without CAP_NET_ADMIN.
     #[error(transparent)]
     Kernel(#[from] portcullis_netlink::Error),

@@ -6,13 +6,16 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_netlink::socket::Socket;
 
+use super::service_counters::{self, CounterKey};
 use super::settings::Settings;
 use super::sync::TableSync;
+use crate::error::SyncError;
 use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::proxy_mode::ProxyMode;
 use crate::sync_state::FULL_CHECK;
+use crate::traffic::{ServicePortTraffic, TrafficMeter};
 
 /// Serves Services with nf_tables.
 pub struct NftablesProxier {
@@ -24,6 +27,7 @@ pub struct NftablesProxier {
     has_external_change: bool,
     /// The time of the last comparison with the kernel.
     compared: Instant,
+    meter: TrafficMeter<CounterKey>,
 }
 
 impl NftablesProxier {
@@ -38,6 +42,7 @@ impl NftablesProxier {
             socket,
             has_external_change: false,
             compared: Instant::now(),
+            meter: TrafficMeter::default(),
         }
     }
 
@@ -88,6 +93,22 @@ impl Mode for NftablesProxier {
             self.families.iter_mut().for_each(TableSync::invalidate);
         }
         has_external_change
+    }
+
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
+        if !self.options.service_counters {
+            return Ok(None);
+        }
+        let mut counters = Vec::new();
+        for family in &self.families {
+            let read = service_counters::read(&mut self.socket, family.settings(), desired);
+            counters.extend(
+                read.map_err(|error| {
+                    SyncError::from_netlink("cannot read the counters of Services", &error)
+                })?,
+            );
+        }
+        Ok(Some(self.meter.read(counters)))
     }
 
     fn next_due(&self) -> Option<Instant> {

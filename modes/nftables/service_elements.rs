@@ -94,9 +94,17 @@ impl PortElements<'_> {
         *self.service.steps.entry(step).or_default() += 1;
     }
 
+    /// Adds a frontend that has endpoints.
+    fn serve(&mut self, frontend: FrontendKey, key: &Key) {
+        self.put(frontend.frontends(), key.clone(), Element::new());
+        if self.settings.counts_services {
+            frontend.traffic_sets().iter().for_each(|set| self.put(set, key.clone(), Element::new()));
+        }
+    }
+
     /// Forwards a frontend to a chain of the Service.
     fn forward_to_chain(&mut self, frontend: FrontendKey, key: Key, chain: Arc<str>) {
-        self.put(frontend.frontends(), key.clone(), Element::new());
+        self.serve(frontend, &key);
         self.put(frontend.affinity_map(), key, Element::verdict(Verdict::Goto(chain)));
         self.needs(DispatchStep::Affinity(frontend));
     }
@@ -109,7 +117,7 @@ impl PortElements<'_> {
         policy: TrafficPolicy,
         kind: MapKind,
     ) {
-        self.put(frontend.frontends(), key.clone(), Element::new());
+        self.serve(frontend, key);
         let endpoints = numbered_endpoints(self.port, policy);
         let map = EndpointMap { key: frontend, kind, count: endpoints.len() as u16 };
         if !endpoints.is_empty() {
@@ -145,8 +153,7 @@ impl PortElements<'_> {
 
     /// Returns the key of a frontend in sets and maps.
     fn key_of(&self, frontend: &Frontend<'_>) -> Key {
-        let key = frontend.address.ip().map_or_else(Key::new, Key::from);
-        key.protocol(self.protocol()).port(frontend.address.port())
+        frontend_key(self.port, frontend).1
     }
 
     /// Adds the chains of a port with session affinity. They contain the endpoints, so all frontends share them.
@@ -224,6 +231,12 @@ impl PortElements<'_> {
             self.put(FIREWALL_SOURCES, first, Element::range_to(last));
         }
     }
+}
+
+/// Returns the fields by which a frontend of a Service port is looked up, and their values.
+pub(super) fn frontend_key(port: &ServicePort, frontend: &Frontend<'_>) -> (FrontendKey, Key) {
+    let key = frontend.address.ip().map_or_else(Key::new, Key::from);
+    (lookup_key(frontend), key.protocol(port.name.protocol.number()).port(frontend.address.port()))
 }
 
 /// Returns the fields by which a frontend is looked up.

@@ -35,7 +35,7 @@ fn owning_set(set: SetId) -> Option<&'static str> {
         SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => SERVICE_IPS,
         SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => SERVICE_NODE_PORTS,
         SOURCES => FIREWALL_IPS,
-        SetId::Fixed(_) => return None,
+        SetId::Fixed(set) => return FrontendKey::of_traffic_set(set).map(FrontendKey::frontends),
         SetId::EndpointMap(map) => map.key.frontends(),
     })
 }

@@ -28,6 +28,8 @@ pub(super) struct Settings {
     pub(super) guards_loopback: bool,
     pub(super) routing: RoutingContext,
     pub(super) service_cidrs: Vec<IpNet>,
+    /// The traffic of each Service is counted.
+    pub(super) counts_services: bool,
 }
 
 impl Settings {
@@ -47,6 +49,7 @@ impl Settings {
             guards_loopback: localhost || (family == Family::V4 && node.route_localnet),
             routing: ProxyMode::Nftables.routing_context(family, options, node),
             service_cidrs: cidrs.copied().collect(),
+            counts_services: options.service_counters,
         }
     }
 

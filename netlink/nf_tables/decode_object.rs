@@ -90,7 +90,9 @@ pub(super) fn decode_set(
     let key = number(found, a::SET_KEY_TYPE)?.and_then(types_from_number).filter(|key| !key.is_empty());
     let data_type = number(found, a::SET_DATA_TYPE)?.unwrap_or_default();
     let data = if flag_bits & flags::MAP == 0 { Some(Vec::new()) } else { types_from_number(data_type) };
-    let has_expressions = find(found, a::SET_EXPR)?.is_some() || find(found, a::SET_EXPRESSIONS)?.is_some();
+    let expression = find(found, a::SET_EXPR)?;
+    let counter = expression.as_ref().is_some_and(is_counter);
+    let has_expressions = (expression.is_some() && !counter) || find(found, a::SET_EXPRESSIONS)?.is_some();
     let (Some(key), Some(data), true) = (key, data, flag_bits & !known == 0 && !has_expressions) else {
         // An anonymous set is deleted with the rule that uses it, which another process added too.
         if flag_bits & flags::ANONYMOUS == 0 {
@@ -110,6 +112,7 @@ pub(super) fn decode_set(
         dynamic: flag_bits & flags::EVAL != 0,
         timeout: (flag_bits & flags::TIMEOUT != 0).then_some(timeout.unwrap_or(0)),
         size,
+        counter,
         comment: comment(found, a::SET_USERDATA, SET_COMMENT)?,
     };
     table.sets.insert(name, Set::new(spec));
@@ -153,6 +156,7 @@ pub(super) fn decode_element(
                 }
                 ends = flags & INTERVAL_END != 0;
             }
+            a::ELEMENT_EXPR if spec.counter && is_counter(&attribute) => {}
             a::ELEMENT_EXPR | a::ELEMENT_EXPRESSIONS | a::ELEMENT_OBJREF => {
                 return Err(Malformed::Missing("an element without expressions"));
             }
@@ -167,6 +171,33 @@ pub(super) fn decode_element(
         }
     }
     Ok((key.ok_or(Malformed::Missing("NFTA_SET_ELEM_KEY"))?, element, ends))
+}
+
+/// Returns true for a counter of a set, or of one of its elements.
+fn is_counter(expression: &Attribute<'_>) -> bool {
+    Expression::read(expression) == Expression::Counter
+}
+
+/// Returns the packets and bytes that an element counted; `None` without a counter.
+pub(super) fn element_counts(found: &Attribute<'_>) -> Result<Option<(u64, u64)>, Malformed> {
+    let Some(expression) = find(&found.nested(), a::ELEMENT_EXPR)?.filter(is_counter) else {
+        return Ok(None);
+    };
+    find(&expression.nested(), a::EXPR_DATA)?.map(|data| counts(&data)).transpose()
+}
+
+/// Returns the packets and bytes of a counter.
+pub(super) fn counts(data: &Attribute<'_>) -> Result<(u64, u64), Malformed> {
+    let (mut packets, mut bytes) = (0, 0);
+    for attribute in data.nested() {
+        let attribute = attribute?;
+        match attribute.kind {
+            a::COUNTER_PACKETS => packets = attribute.u64_be()?,
+            a::COUNTER_BYTES => bytes = attribute.u64_be()?,
+            _ => {}
+        }
+    }
+    Ok((packets, bytes))
 }
 
 /// Returns the key of an element that [`Element`] cannot express: `*` for a catch-all element, else its bytes.

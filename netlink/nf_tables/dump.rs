@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::comment::COMMENT;
 use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
 use super::decode_object::{
-    comment, decode_chain, decode_element, decode_rule, decode_set, find, join_ranges, number, text,
-    undecodable, unknown_element,
+    comment, counts, decode_chain, decode_element, decode_rule, decode_set, element_counts, find,
+    join_ranges, number, text, undecodable, unknown_element,
 };
 use super::element::{Element, Key};
 use super::set::SetSpec;
@@ -204,18 +204,36 @@ pub fn read_counters(
         {
             return Ok(());
         }
-        let (mut packets, mut bytes) = (0, 0);
-        if let Some(data) = find(found, a::OBJ_DATA)? {
-            for attribute in data.nested() {
-                let attribute = attribute?;
-                match attribute.kind {
-                    a::COUNTER_PACKETS => packets = attribute.u64_be()?,
-                    a::COUNTER_BYTES => bytes = attribute.u64_be()?,
-                    _ => {}
-                }
+        let counted = find(found, a::OBJ_DATA)?.map(|data| counts(&data)).transpose()?.unwrap_or_default();
+        counters.insert(text(found, a::OBJ_NAME)?.unwrap_or_default(), counted);
+        Ok(())
+    })?;
+    Ok(counters)
+}
+
+/// Reads the packets and bytes that the elements of a set counted, by key. `spec` is that of the set.
+///
+/// # Errors
+/// As [`read_elements`].
+pub fn read_element_counters(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+    set: &str,
+    spec: &SetSpec,
+) -> Result<HashMap<Key, (u64, u64)>> {
+    let mut counters = HashMap::new();
+    let wanted = |out: &mut Writer<'_>| _ = out.text(a::ELEMENTS_TABLE, table).text(a::ELEMENTS_SET, set);
+    list(socket, family, m::GETSETELEM, wanted, |found| {
+        let Some(all) = find(found, a::ELEMENTS)? else { return Ok(()) };
+        for element in all.nested() {
+            let element = element?;
+            if let (Ok((key, _, _)), Some(counted)) =
+                (decode_element(&element, spec), element_counts(&element)?)
+            {
+                counters.insert(key, counted);
             }
         }
-        counters.insert(text(found, a::OBJ_NAME)?.unwrap_or_default(), (packets, bytes));
         Ok(())
     })?;
     Ok(counters)

@@ -36,7 +36,12 @@ impl Expression {
 
     /// Writes the expression as an element of a rule's expression list.
     pub(super) fn write(&self, list: &mut Writer<'_>) {
-        list.nested(a::LIST_ELEM, |element| {
+        self.write_as(a::LIST_ELEM, list);
+    }
+
+    /// Writes the expression as an attribute of this kind.
+    pub(super) fn write_as(&self, kind: u16, out: &mut Writer<'_>) {
+        out.nested(kind, |element| {
             element.text(a::EXPR_NAME, self.name());
             element.nested(a::EXPR_DATA, |data| self.write_data(data));
         });

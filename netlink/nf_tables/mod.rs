@@ -44,7 +44,7 @@ pub use commit::{CommitSummary, check_edits, check_replacement, commit, compare}
 pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
 pub use desired_table::DesiredTable;
-pub use dump::{UnknownObjects, read, read_counters, read_elements};
+pub use dump::{UnknownObjects, read, read_counters, read_element_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{RulesetEvents, TransactionEvent};
 pub use expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};

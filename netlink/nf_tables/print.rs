@@ -66,6 +66,9 @@ impl Display for Set {
         if let Some(timeout) = self.spec.timeout.filter(|timeout| *timeout > 0) {
             writeln!(f, "\t\ttimeout {}", Span(timeout))?;
         }
+        if self.spec.counter {
+            writeln!(f, "\t\tcounter")?;
+        }
         if let Some(comment) = &self.spec.comment {
             writeln!(f, "\t\tcomment \"{comment}\"")?;
         }

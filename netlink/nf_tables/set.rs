@@ -21,6 +21,8 @@ pub struct SetSpec {
     pub timeout: Option<u64>,
     /// The maximum number of elements.
     pub size: Option<u32>,
+    /// Each element counts the packets and bytes of the lookups that find it (since Linux 5.7).
+    pub counter: bool,
     /// The comment.
     pub comment: Option<Arc<str>>,
 }
@@ -35,6 +37,7 @@ impl SetSpec {
             dynamic: false,
             timeout: None,
             size: None,
+            counter: false,
             comment: None,
         }
     }
@@ -52,6 +55,11 @@ impl SetSpec {
     /// Makes it an interval set.
     pub fn with_intervals(self) -> Self {
         SetSpec { interval: true, ..self }
+    }
+
+    /// Makes each element count the packets that match it.
+    pub fn with_counters(self) -> Self {
+        SetSpec { counter: true, ..self }
     }
 
     /// Sets the comment, truncated to 127 bytes.

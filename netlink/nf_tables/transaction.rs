@@ -7,6 +7,7 @@ use super::comment::{self, COMMENT, SET_COMMENT};
 use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
 use super::data::Data;
 use super::element::{Element, ElementData, Key, end_of_range};
+use super::expression::Expression;
 use super::rejected_object;
 use super::rule::Rule;
 use super::set::{SetSpec, type_number};
@@ -183,6 +184,9 @@ impl Transaction {
             }
             message.nested(a::SET_DESC, |description| write_description(spec, description));
             comment::write(message, a::SET_USERDATA, SET_COMMENT, spec.comment.as_deref());
+            if spec.counter {
+                Expression::Counter.write_as(a::SET_EXPR, message);
+            }
         })
     }
 

@@ -52,6 +52,6 @@ pub(crate) use name_suggestion::{closest, nearest};
 pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
-    MasqueradeBit, NetworkPolicy, Source, SyncPeriods, UnknownPods,
+    MasqueradeBit, NetworkPolicy, Nftables, Source, SyncPeriods, UnknownPods,
 };
 pub(crate) use yaml_document::{limit_message, yaml_options};

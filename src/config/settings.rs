@@ -118,6 +118,7 @@ pub(super) struct Nftables {
     pub(super) masquerade_bit: i32,
     pub(super) sync_period: GoDuration,
     pub(super) min_sync_period: GoDuration,
+    pub(super) service_counters: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -271,6 +272,7 @@ impl Default for Nftables {
             masquerade_bit: 14,
             sync_period: SYNC_PERIOD,
             min_sync_period: MIN_SYNC_PERIOD,
+            service_counters: false,
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Config {
     pub masquerade: Masquerade,
     /// Settings of iptables mode only.
     pub iptables: Iptables,
+    /// Settings of nftables mode only.
+    pub nftables: Nftables,
     /// Settings of ipvs mode only.
     pub ipvs: Ipvs,
     /// Settings of the kernel's connection tracking.
@@ -122,6 +124,13 @@ impl MasqueradeBit {
 pub struct Iptables {
     /// Serve NodePorts on 127.0.0.1 (IPv4 only), which requires the sysctl `route_localnet`.
     pub localhost_node_ports: bool,
+}
+
+/// Settings of nftables mode only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nftables {
+    /// Count the traffic of each Service.
+    pub service_counters: bool,
 }
 
 /// Settings of ipvs mode only.

@@ -31,7 +31,12 @@ impl ModeDriver for NftablesDriver {
         wake: &Wake,
     ) -> Result<(Box<dyn Mode>, DriftEvents), DaemonError> {
         let socket = nf_tables::open().map_err(NftablesPrerequisiteError::from)?;
-        let socket = socket.ok_or(NftablesPrerequisiteError::NoTables)?;
+        let mut socket = socket.ok_or(NftablesPrerequisiteError::NoTables)?;
+        if options.service_counters
+            && !nftables::supports_service_counters(&mut socket).map_err(NftablesPrerequisiteError::from)?
+        {
+            return Err(NftablesPrerequisiteError::NoElementCounters.into());
+        }
         let proxier = NftablesProxier::new(options, facts, &prerequisites.families, socket);
         let drift = DriftEvents::watch_table(nftables::TABLE, proxier.socket(), wake);
         Ok((Box::new(proxier), drift))

@@ -51,6 +51,7 @@ pub(crate) fn all_values() -> Value {
             "metricsBindAddress": "0.0.0.0:10250", "ipvs": {"scheduler": "lc"}, "nodePortAddresses": ["primary"],
         },
         "networkPolicy": {"enabled": true, "audit": true},
+        "nftables": {"serviceCounters": true},
         "extraArgs": ["--v=2", "--bind-address-hard-fail"],
         "extraEnv": [{"name": "RUST_LOG", "value": "debug"}, {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "serviceAccount": {"name": "proxy", "annotations": {"example.com/role": "proxy"}},
@@ -173,7 +174,9 @@ fn every_value_is_rendered() {
         assert_eq!([env[3], env[4]], [&values["extraEnv"][0], &values["extraEnv"][1]]);
         let args = container["args"].to_string();
         assert!(
-            args.contains("--bind-address-hard-fail") && args.contains("\"--network-policy-audit\""),
+            args.contains("--bind-address-hard-fail")
+                && args.contains("--nftables-service-counters")
+                && args.contains("\"--network-policy-audit\""),
             "{args}"
         );
     }

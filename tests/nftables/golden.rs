@@ -4,10 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use portcullis_modes::{Options, nftables};
+
 use crate::services::{Case, assert_same};
 use crate::states;
 
 const FILE: &str = "ours.nft";
+
+/// The golden file of the table with counters of Services.
+const COUNTED: &str = "ours-counted.nft";
+
+/// The cases that have a golden file with counters.
+const COUNTED_CASES: [&str; 3] = ["affinity-nodeport-lb", "dual-stack", "nodeport-cidr-zero"];
 
 const CASES: [&str; 14] = [
     "affinity-nodeport-lb",
@@ -37,6 +45,12 @@ pub fn compare(case: &Case) {
     states::each_of(case, |state| {
         let file = case.recording(state.step).join(FILE);
         printed.entry(file).or_default().push_str(&state.ours.to_string());
+        if COUNTED_CASES.contains(&&*case.name) {
+            let options = Options { service_counters: true, ..state.options.clone() };
+            let counted = nftables::render(state.desired, state.family, &options, state.node);
+            let file = case.recording(state.step).join(COUNTED);
+            printed.entry(file).or_default().push_str(&counted.to_string());
+        }
     });
     assert!(!printed.is_empty(), "{} has no states", case.name);
     for (file, text) in printed {

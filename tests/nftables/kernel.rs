@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
-use portcullis_modes::Mode;
 use portcullis_modes::nftables::{self, NftablesProxier};
+use portcullis_modes::{Mode, NodeFacts, Options};
 use portcullis_netlink::nf_tables::{ChangeCounts, DesiredTable, Table, compare, open, read};
 
 use crate::namespace;
@@ -36,16 +36,33 @@ fn sync_states_here(case: &Case) {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             assert_sync_succeeds(case, proxier, &desired, &[]);
         }
-        for family in Family::BOTH {
-            let rendered = desired_table(&nftables::render(&desired, family, &options, &host));
-            let differs = compare(&mut socket(), &rendered).expect("the kernel is read");
-            let wanted = rendered.desired();
-            let held = read(&mut socket(), wanted.family, &wanted.name).expect("the kernel is read");
-            let held = held.map(|(table, _)| table.to_string()).unwrap_or_default();
-            let what = format!("{} step {} {family}", case.name, i + 1);
-            assert_same(&what, &wanted.to_string(), &held);
-            assert_eq!(differs, ChangeCounts::default(), "{what}");
-        }
+        let what = format!("{} step {}", case.name, i + 1);
+        assert_kernel_has(&desired, &options, &host, &what);
+    }
+    // Counters of Services can be added to existing tables, and removed.
+    let Some(mut proxier) = proxier else { return };
+    for service_counters in [true, false] {
+        let (options, host) = case.facts(&index);
+        let options = Options { service_counters, ..options };
+        proxier.reconfigure(options.clone(), host.clone());
+        assert_sync_succeeds(case, &mut proxier, &desired, &[]);
+        let what = format!("{} with counters: {service_counters}", case.name);
+        assert_kernel_has(&desired, &options, &host, &what);
+    }
+}
+
+/// Asserts that the kernel has the rendered tables.
+fn assert_kernel_has(desired: &Desired, options: &Options, host: &NodeFacts, what: &str) {
+    let socket = || open().expect("root").expect("a kernel with nf_tables");
+    for family in Family::BOTH {
+        let rendered = desired_table(&nftables::render(desired, family, options, host));
+        let differs = compare(&mut socket(), &rendered).expect("the kernel is read");
+        let wanted = rendered.desired();
+        let held = read(&mut socket(), wanted.family, &wanted.name).expect("the kernel is read");
+        let held = held.map(|(table, _)| table.to_string()).unwrap_or_default();
+        let what = format!("{what} {family}");
+        assert_same(&what, &wanted.to_string(), &held);
+        assert_eq!(differs, ChangeCounts::default(), "{what}");
     }
 }
 

@@ -52,8 +52,7 @@ scenarios! {
     restart::restarts: all_modes_and_tools,
     same_port::several_services_are_reached_from_one_source_port: all_modes,
     sctp::sctp_associations: all_modes_in_qemu,
-    // nftables mode has no traffic counters.
-    service_traffic::service_traffic_is_counted: [by_the_nft_tool by_the_legacy_tool by_ipvs],
+    service_traffic::service_traffic_is_counted: all_modes_and_tools,
     session_affinity::a_client_whose_pod_is_removed_gets_another_and_stays: all_modes,
     session_affinity::affinity_is_kept_then_expires: all_modes_and_tools,
     single_stack::clusters_of_one_family: all_modes,

@@ -13,16 +13,20 @@ const CONNECTIONS: usize = 7;
 const TOTAL: &str = "portcullis_service_connections_total";
 
 #[test]
-fn nftables_mode_reports_that_it_has_no_traffic_counters() {
+fn nftables_mode_reports_how_to_count_traffic() {
     let testbed = Setup::new("web.yaml").mode(Mode::Nftables).up();
     let answer = answer(&testbed);
-    assert!(answer.starts_with("HTTP/1.0 404") && answer.contains("iptables and ipvs mode have"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.0 404") && answer.contains("only with --nftables-service-counters"),
+        "{answer}"
+    );
 }
 
 pub(crate) fn service_traffic_is_counted(mode: Mode) {
-    let mut testbed = Setup::new("web.yaml").mode(mode).up();
+    let args: &[&str] = if mode == Mode::Nftables { &["--nftables-service-counters"] } else { &[] };
+    let mut testbed = Setup::new("web.yaml").mode(mode).args(args).up();
     connections_are_counted(&mut testbed);
-    if mode == Mode::Ipvs {
+    if matches!(mode, Mode::Ipvs | Mode::Nftables) {
         packets_and_bytes_are_counted(&testbed);
     }
 }

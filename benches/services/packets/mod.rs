@@ -1,5 +1,5 @@
-//! Data-path overhead of a Service: a pod connects to another pod of its node through the last of a growing number of
-//! Services. The reference is the same pod by its own address, with conntrack and without Services.
+//! Data-path overhead of a Service: a pod connects to another pod of its node, and sends it datagrams, through the last of a growing
+//! number of Services. The reference is the same pod by its own address, with conntrack and without Services.
 //!
 //! ```text
 //! namespace of a node: API server (HTTP, this process) ─► the real daemon ─► rules
@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use portcullis_lab::{ClusterObjects, Lab, LabObject, LabOptions, PlanOptions, Vantage};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cluster_state::{self, last_service};
@@ -46,6 +46,8 @@ pub(crate) enum Way {
     Iptables(Flavour),
     /// Through nftables mode.
     Nftables,
+    /// Through nftables mode with `--nftables-service-counters`.
+    NftablesCounting,
 }
 
 /// Connections of one data path with one number of Services.
@@ -56,6 +58,14 @@ pub(crate) struct Line {
     rate: f64,
     /// From the first packet to its reply, in microseconds.
     answer: f64,
+    /// Packets per second of an established UDP flow.
+    packets: f64,
+}
+
+/// What one data path carried in a second each.
+struct Sample {
+    connections: Connections,
+    packets: f64,
 }
 
 /// Measures repeatedly, in new namespaces each time, and returns the medians.
@@ -77,7 +87,7 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
             node.run(track_connections).expect("it can be entered");
             sample(&wire(server), repeats)
         }
-        Way::Iptables(_) | Way::Nftables => {
+        Way::Iptables(_) | Way::Nftables | Way::NftablesCounting => {
             let folder = TempDir::new().expect("a temporary folder");
             let tools = folder.path().join("tools");
             let namespace = Namespace::of(&node);
@@ -85,11 +95,14 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
             let last = last_service(services - 1, &server.ip().to_string());
             let ip: Ipv4Addr =
                 last[0]["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).expect("one");
-            last.into_iter().for_each(|object| _ = api.apply(object));
+            last.into_iter().map(with_udp).for_each(|object| _ = api.apply(object));
             let launch = match way {
                 Way::Iptables(flavour) => {
                     flavour.link_tools(&tools);
                     Launch { mode: "iptables", path: Some(&tools), more: &[] }
+                }
+                Way::NftablesCounting => {
+                    Launch { mode: "nftables", path: None, more: &["--nftables-service-counters"] }
                 }
                 _ => Launch { mode: "nftables", path: None, more: &[] },
             };
@@ -103,17 +116,33 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
     };
     drop(lab);
     sleep(SETTLE);
-    let one = |sample: &Connections| Duration::from_secs_f64(sample.rate.recip());
+    let one = |sample: &Sample| Duration::from_secs_f64(sample.connections.rate.recip());
+    let packet = |sample: &Sample| Duration::from_secs_f64(sample.packets.recip());
     Line {
         way,
         services,
         rate: median(samples.iter().map(one)).recip(),
-        answer: median(samples.iter().map(|sample| sample.latency)) * 1e6,
+        answer: median(samples.iter().map(|sample| sample.connections.latency)) * 1e6,
+        packets: median(samples.iter().map(packet)).recip(),
     }
 }
 
-fn sample(wire: &TrafficPath, repeats: usize) -> Vec<Connections> {
-    (0..WARM_UP + repeats).map(|_| wire.connections()).skip(WARM_UP).collect()
+fn sample(wire: &TrafficPath, repeats: usize) -> Vec<Sample> {
+    let once = |_| Sample { connections: wire.connections(), packets: wire.established() };
+    (0..WARM_UP + repeats).map(once).skip(WARM_UP).collect()
+}
+
+/// Adds the same port number of UDP to a Service or EndpointSlice.
+fn with_udp(mut object: Value) -> Value {
+    let ports = match object["kind"].as_str() {
+        Some("Service") => &mut object["spec"]["ports"],
+        _ => &mut object["ports"],
+    };
+    let mut udp = ports[0].clone();
+    udp["name"] = "udp".into();
+    udp["protocol"] = "UDP".into();
+    ports.as_array_mut().expect("a Service has ports").push(udp);
+    object
 }
 
 fn pod(name: &str) -> LabObject {
@@ -131,8 +160,10 @@ impl fmt::Display for Line {
             Way::Direct => "straight to the pod".to_owned(),
             Way::Iptables(flavour) => format!("iptables, {} tool", flavour.name()),
             Way::Nftables => "nftables".to_owned(),
+            Way::NftablesCounting => "nftables, with counters".to_owned(),
         };
         let services = if self.way == Way::Direct { String::new() } else { grouped(self.services) };
-        write!(f, "  {way:<24}{services:>8}{:>12} /s{:>10.1} µs", grouped(self.rate as usize), self.answer)
+        let (rate, packets) = (grouped(self.rate as usize), grouped(self.packets as usize));
+        write!(f, "  {way:<24}{services:>8}{rate:>12} /s{:>10.1} µs{packets:>12} /s", self.answer)
     }
 }

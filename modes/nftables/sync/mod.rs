@@ -56,7 +56,11 @@ impl TableSync {
     }
 
     pub(super) fn family(&self) -> Family {
-        self.services.table.settings().family
+        self.settings().family
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.services.table.settings()
     }
 
     /// Changes the settings. The next sync compares the new table with the kernel's, and writes only the differences.

@@ -77,6 +77,8 @@ pub(crate) fn sample() -> Table {
         },
         Vec::new(),
     );
+    // Without elements, whose counters nft prints with their values.
+    set("counted", SetSpec::new(&[v4]).with_counters(), Vec::new());
     for (name, chain) in chains() {
         table.chains.insert(name.into(), chain);
     }

@@ -110,6 +110,13 @@ pub(super) const NFTABLES: &[Setting] = &[
         .toml("nftables.min-sync-period")
         .zero_is_default()
         .flag("iptables-min-sync-period", ""),
+    Setting::new(|s| FieldRef::Bool(&mut s.nftables.service_counters))
+        .toml("nftables.service-counters")
+        .override_flag(
+            "nftables-service-counters",
+            "nftables mode: count connections, packets and bytes of each Service, for /metrics/services; adds two lookups to each \
+             packet",
+        ),
 ];
 
 pub(super) const CONNTRACK: &[Setting] = &[

@@ -18,7 +18,7 @@ use super::feature_gates::{self, FeatureGates, GateCheck};
 use super::go_duration::GoDuration;
 use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::validated::{ApiServer, Config, Iptables, Source};
+use super::validated::{ApiServer, Config, Iptables, Nftables, Source};
 
 /// The only version whose hidden metrics may be requested: the minor version before v1.36.
 const PREVIOUS_VERSION: &str = "1.35";
@@ -61,6 +61,7 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
         sync: validator.sync_periods(mode),
         masquerade: validator.masquerade(mode),
         iptables: Iptables { localhost_node_ports: settings.iptables.localhost_node_ports },
+        nftables: Nftables { service_counters: settings.nftables.service_counters },
         ipvs: validator.ipvs(mode),
         conntrack: validator.conntrack(),
         network_policy: validator.network_policy(),

@@ -46,7 +46,7 @@ impl ServiceTraffic {
             Ok(None) => unavailable("the daemon is shutting down\n".to_owned()),
             Ok(Some(Err(error))) => unavailable(format!("{error}\n")),
             Ok(Some(Ok(None))) => {
-                let message = "this proxy mode has no traffic counters; iptables and ipvs mode have\n";
+                let message = "nftables mode counts traffic only with --nftables-service-counters; iptables and ipvs mode always do\n";
                 response::nosniff(StatusCode::NOT_FOUND, PLAIN, message)
             }
             Ok(Some(Ok(Some(traffic)))) => match services::render(&traffic) {

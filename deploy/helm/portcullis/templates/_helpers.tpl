@@ -27,6 +27,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.networkPolicy.audit }}
 - --network-policy-audit
 {{- end }}
+{{- if .Values.nftables.serviceCounters }}
+- --nftables-service-counters
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}

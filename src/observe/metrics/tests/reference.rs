@@ -27,12 +27,12 @@ until it has a value. NetworkPolicy metrics are 0 or absent without `--network-p
 
 const SERVICES: &str = "\
 These metrics have a separate endpoint, `/metrics/services`, because there are up to five series for each port of each
-Service. Portcullis keeps no counters for them; each scrape reads the kernel's counters. In ipvs mode, these are the
+Service. Each scrape reads the kernel's counters. In ipvs mode, these are the
 counters of the virtual servers, which count every packet and are read in one dump. In iptables mode, these are the counters
 of the rules that jump to a Service's chains, which only the first packet of a connection passes; reading them takes two
-runs of the tool for each IP family, which for 10,000 Services takes about as long as a sync. nftables mode has no counters,
-because each would add cost to every connection, and responds with 404. In large clusters, scrape rarely: rules are not
-written while the counters are read.
+runs of the tool for each IP family, which for 10,000 Services takes about as long as a sync. nftables mode counts every packet
+with [`--nftables-service-counters`](nftables.md#traffic-counters), which costs each packet two lookups, and responds with 404
+without. In large clusters, scrape rarely: rules are not written while the counters are read.
 
 A counter starts with the kernel's count at the first scrape, and increases for as long as the Service port exists, even if
 its addresses and rules change. Traffic between the last scrape and a change of the Service itself, which recreates its rules
@@ -76,9 +76,10 @@ fn all() -> BTreeMap<String, Metric> {
 /// Returns true if a mode has this traffic metric.
 fn is_counted(name: &str, mode: ProxyMode) -> bool {
     match mode {
-        ProxyMode::Ipvs => true,
-        ProxyMode::Iptables => name == "portcullis_service_connections_total",
-        ProxyMode::Nftables => false,
+        ProxyMode::Ipvs | ProxyMode::Nftables => true,
+        ProxyMode::Iptables => {
+            matches!(name, "portcullis_service_connections_total" | "portcullis_service_ports_omitted")
+        }
     }
 }
 
