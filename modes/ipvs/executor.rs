@@ -12,7 +12,7 @@ use super::errors::{cannot, cannot_do};
 use super::ip_set::IpSet;
 use super::kernel::{DUMMY_INTERFACE, IpvsKernel, ServerChange};
 use super::planner::{Operation, SetEntries};
-use super::rejections::{RejectedAddress, RejectedChanges, RejectedEntries};
+use super::rejections::{AcceptedClasses, RejectedAddress, RejectedChanges, RejectedEntries};
 use super::rule_sync::{RuleSync, TABLES, table_index};
 use crate::error::SyncError;
 use crate::iptables::{IptablesKernel, Table};
@@ -37,6 +37,8 @@ pub(super) struct Results {
     /// Added entries, sorted.
     pub(super) added: SetEntries,
     pub(super) rejected_changes: RejectedChanges,
+    /// The classes of accepted changes of other virtual servers.
+    pub(super) accepted: AcceptedClasses,
     pub(super) rejected_addresses: Vec<RejectedAddress>,
     /// Entries that a set rejected. The operations after it were not applied.
     pub(super) rejected_entries: Option<RejectedEntries>,
@@ -79,11 +81,11 @@ impl Executor {
                     results.written += entries.len();
                 }
                 Operation::ChangeServers(changes) => {
-                    self.change_servers(kernel, changes, &mut results.rejected_changes)?;
+                    self.change_servers(kernel, changes, results)?;
                     results.written += changes.len();
                 }
                 Operation::RestoreServers(changes) => {
-                    self.change_servers(kernel, changes, &mut results.rejected_changes)?;
+                    self.change_servers(kernel, changes, results)?;
                     results.restored += changes.len();
                 }
                 Operation::WriteRules(tables) => self.write_rules(tables, results)?,
@@ -120,12 +122,16 @@ impl Executor {
         let (added, rejected): (Vec<_>, Vec<_>) =
             entries.iter().copied().partition(|entry| held.contains(entry));
         results.add_entries(set, added.into_iter());
-        results.rejected_entries =
-            Some(RejectedEntries { set, entries: rejected.into_iter().collect(), error });
+        results.rejected_entries = Some(RejectedEntries {
+            set,
+            entries: rejected.into_iter().collect(),
+            has_others: !held.is_empty(),
+            error,
+        });
         Ok(())
     }
 
-    /// Changes virtual servers. Rejected changes are added to `rejected`, and the rest is applied.
+    /// Changes virtual servers. Rejected changes are added to the results, and the rest is applied.
     ///
     /// # Errors
     /// The kernel could not be reached.
@@ -133,7 +139,7 @@ impl Executor {
         &mut self,
         kernel: &mut dyn IpvsKernel,
         changes: &[ServerChange],
-        rejected: &mut RejectedChanges,
+        results: &mut Results,
     ) -> Result<(), SyncError> {
         if changes.is_empty() {
             return Ok(());
@@ -142,9 +148,12 @@ impl Executor {
             writes.servers.extend(changes.iter().map(|change| *change.server()));
         }
         let result = kernel.change_servers(changes, &mut |position, error| {
-            rejected.add(&changes[position], error);
+            results.rejected_changes.add(&changes[position], error);
         });
-        result.map_err(cannot("change the virtual servers"))
+        result.map_err(cannot("change the virtual servers"))?;
+        let accepted = changes.iter().filter(|change| !results.rejected_changes.contains(change.server()));
+        accepted.for_each(|change| results.accepted.add(change));
+        Ok(())
     }
 
     fn change_set(

@@ -11,6 +11,7 @@ use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
 use super::audit::{self, AuditSnapshot, AuditWrites};
+use super::blame;
 use super::errors::cannot;
 use super::executor::{Executor, Results};
 use super::ip_set::IpSet;
@@ -226,19 +227,21 @@ impl FamilySync {
     /// them, and is removed otherwise.
     ///
     /// # Errors
-    /// No Service needs the entries.
+    /// No Service needs the entries, or the set rejects all entries of several Services.
     fn hold_back(&mut self, rejected: RejectedEntries, now: Instant) -> Result<ChangeSet, SyncError> {
         let renderer = self.programmed.renderer();
         let is_concerned = |ports: &_| rejected.are_needed_by(&renderer.service(ports));
         let concerned = self.programmed.services().iter().filter(|(_, ports)| is_concerned(ports));
-        let held_back = |(name, _): (&NamespacedName, _)| {
+        let concerned: Vec<&NamespacedName> = concerned.map(|(name, _)| name).collect();
+        // A set that takes no entry at all is not the fault of several Services.
+        if concerned.is_empty() || (concerned.len() > 1 && !rejected.has_others) {
+            return Err(rejected.error);
+        }
+        let held_back = |name: &NamespacedName| {
             let fallback = self.unconfirmed.last_confirmed(name).filter(|ports| !is_concerned(ports));
             (name.clone(), self.pending.hold_back(name, fallback, &rejected.error, now))
         };
-        let services: Vec<_> = concerned.map(held_back).collect();
-        if services.is_empty() {
-            return Err(rejected.error);
-        }
+        let services: Vec<_> = concerned.into_iter().map(held_back).collect();
         Ok(self.update(Update { renderer: None, services }))
     }
 
@@ -294,7 +297,7 @@ impl FamilySync {
     /// A Service that is rejected again is isolated; the isolation of the other `tried` Services ends.
     ///
     /// # Errors
-    /// A rejection that no Service explains.
+    /// A rejection that no Service explains, or the kernel rejects changes of all virtual servers.
     fn retry_rejected(
         &mut self,
         kernel: &mut dyn IpvsKernel,
@@ -307,8 +310,16 @@ impl FamilySync {
         let plan = planner::restore(&self.programmed, found, &self.terminations);
         let mut retried = Results::default();
         self.run(kernel, plan, now, &mut retried)?;
+        let mut accepted = results.accepted;
+        accepted.extend(retried.accepted);
+        let rejected = retried.rejected_changes;
+        if let Err(error) = blame::check(&rejected, accepted, &self.programmed, &mut self.executor, kernel) {
+            let servers = rejected.servers().filter(|server| self.programmed.owner(server).is_some());
+            self.unverified.extend(servers);
+            return Err(error);
+        }
         let (mut isolated, mut unexplained) = (BTreeSet::new(), None);
-        for (server, rejected) in retried.rejected_changes {
+        for (server, rejected) in rejected {
             match self.programmed.owner(&server) {
                 Some(owner) if !rejected.is_node_error => {
                     self.pending.reject(owner, &rejected.error, now);

@@ -12,6 +12,7 @@
 //! The files import each other in one direction, from `kernel` and `ip_set` up to `family_sync` and `proxier`.
 
 mod audit;
+mod blame;
 mod errors;
 mod executor;
 mod family_sync;

@@ -22,6 +22,7 @@ pub(super) struct RejectedChanges(BTreeMap<VirtualServer, RejectedChange>);
 pub(super) struct RejectedChange {
     /// The program lacks privileges, or the kernel memory: the Service is not the reason.
     pub(super) is_node_error: bool,
+    pub(super) class: ChangeClass,
     pub(super) error: SyncError,
 }
 
@@ -29,8 +30,17 @@ impl RejectedChanges {
     pub(super) fn add(&mut self, change: &ServerChange, error: netlink::Error) {
         self.0.entry(*change.server()).or_insert_with(|| RejectedChange {
             is_node_error: error.is_privilege_or_memory_error(),
+            class: ChangeClass::new(change),
             error: change_error(change, error),
         });
+    }
+
+    pub(super) fn contains(&self, server: &VirtualServer) -> bool {
+        self.0.contains_key(server)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&VirtualServer, &RejectedChange)> {
+        self.0.iter()
     }
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &VirtualServer> {
@@ -47,10 +57,61 @@ impl IntoIterator for RejectedChanges {
     }
 }
 
+/// What a change writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChangeClass {
+    Server,
+    RealServer,
+}
+
+impl ChangeClass {
+    pub(super) fn new(change: &ServerChange) -> Self {
+        match change {
+            ServerChange::AddServer(..) | ServerChange::SetServer(..) | ServerChange::DeleteServer(_) => {
+                ChangeClass::Server
+            }
+            ServerChange::AddRealServer(..)
+            | ServerChange::SetRealServer(..)
+            | ServerChange::DeleteRealServer(..) => ChangeClass::RealServer,
+        }
+    }
+}
+
+/// The classes of changes that the kernel accepted, other than deletions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AcceptedClasses {
+    server: bool,
+    real_server: bool,
+}
+
+impl AcceptedClasses {
+    pub(super) fn add(&mut self, change: &ServerChange) {
+        match change {
+            ServerChange::AddServer(..) | ServerChange::SetServer(..) => self.server = true,
+            ServerChange::AddRealServer(..) | ServerChange::SetRealServer(..) => self.real_server = true,
+            ServerChange::DeleteServer(_) | ServerChange::DeleteRealServer(..) => {}
+        }
+    }
+
+    pub(super) fn extend(&mut self, others: AcceptedClasses) {
+        self.server |= others.server;
+        self.real_server |= others.real_server;
+    }
+
+    pub(super) fn has(self, class: ChangeClass) -> bool {
+        match class {
+            ChangeClass::Server => self.server,
+            ChangeClass::RealServer => self.real_server,
+        }
+    }
+}
+
 /// Entries that a set does not take, for example because it is full.
 pub(super) struct RejectedEntries {
     pub(super) set: IpSet,
     pub(super) entries: HashSet<SetEntry>,
+    /// The set has other entries, so that it does not reject every entry.
+    pub(super) has_others: bool,
     pub(super) error: SyncError,
 }
 

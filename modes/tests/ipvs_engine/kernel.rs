@@ -38,6 +38,10 @@ pub struct State {
     pub missing_schedulers: BTreeSet<&'static str>,
     /// Virtual servers whose changes the kernel rejects.
     pub rejected: BTreeSet<VirtualServer>,
+    /// The kernel rejects changes of all virtual servers.
+    pub rejects_servers: bool,
+    /// The kernel rejects changes of all real servers.
+    pub rejects_real_servers: bool,
     /// Virtual servers whose deletion the kernel rejects.
     pub undeletable: BTreeSet<VirtualServer>,
     /// Addresses that the kernel rejects.
@@ -188,7 +192,13 @@ impl State {
 
     /// Changes a virtual server, with the errors of `ip_vs_ctl.c`.
     fn change_server(&mut self, change: &ServerChange) -> Result<(), i32> {
-        if self.rejected.contains(change.server()) {
+        let is_rejected = match change {
+            ServerChange::AddServer(..) | ServerChange::SetServer(..) | ServerChange::DeleteServer(_) => {
+                self.rejects_servers
+            }
+            _ => self.rejects_real_servers,
+        };
+        if is_rejected || self.rejected.contains(change.server()) {
             return Err(libc::EINVAL);
         }
         match change {

@@ -1,14 +1,18 @@
 //! Objects that the kernel rejects: retries with backoff, and the objects that stay.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::Mode;
 use portcullis_modes::ipvs::{IpSet, ServerChange};
+use portcullis_netlink::ip_vs::VirtualServer;
 
 use crate::change_cost::{real, server, socket_address};
 use crate::cluster::{TestService, name_of};
 use crate::failures::isolated;
+use crate::kernel::State;
 use crate::node::{Node, restored};
 
 const TCP: u8 = 6;
@@ -94,6 +98,87 @@ fn a_rejected_service_that_a_full_sync_programs_is_not_retried() {
     assert_eq!(restored(&node.sync_without_rejections(&[])), 0);
     node.assert_in_sync();
     assert_eq!(node.proxier.next_due(), None);
+}
+
+/// Returns the virtual servers with their real servers.
+fn served_by(node: &Node) -> BTreeMap<VirtualServer, BTreeSet<SocketAddr>> {
+    let state = node.kernel.state();
+    state.servers.iter().map(|(key, server)| (*key, server.real.keys().copied().collect())).collect()
+}
+
+/// Services by their numbers.
+type Services<'a> = &'a [(usize, TestService)];
+
+/// Makes a kernel reject changes, and accept them again.
+type Fault = fn(&mut State, bool);
+
+/// If the kernel rejects changes of all virtual servers, no Service is the reason.
+#[test]
+fn no_service_is_isolated_if_the_kernel_rejects_every_change() {
+    let plain = TestService::plain;
+    let faults: [(&str, Fault); 3] = [
+        ("virtual servers", |state, is_faulty| state.rejects_servers = is_faulty),
+        ("real servers", |state, is_faulty| state.rejects_real_servers = is_faulty),
+        ("the scheduler's module", |state, is_faulty| {
+            state.missing_schedulers = if is_faulty { ["rr"].into() } else { [].into() };
+        }),
+    ];
+    // The Services served before, and the changed ones. A failed sync before makes the next one a full one.
+    let first = [(0, plain(0, "rr")), (1, plain(1, "rr"))];
+    let rows: [(&str, Services<'_>, Services<'_>, bool); 4] = [
+        ("the first sync", &[], &first, false),
+        ("one new Service", &first, &[(2, plain(2, "rr"))], false),
+        ("two new Services", &first, &[(2, plain(2, "rr")), (3, plain(3, "rr"))], false),
+        ("a full sync", &first, &[(1, plain(1, "rrr")), (2, plain(2, "rr"))], true),
+    ];
+    for (fault, set_fault) in faults {
+        for (case, before, after, is_full) in rows {
+            let mut node = Node::serving(before);
+            let served = served_by(&node);
+            set_fault(&mut node.kernel.state(), true);
+            let changes = node.set(after.iter().map(|(n, service)| (*n, Some(service))));
+            if is_full {
+                node.kernel.state().fails_after = Some(0);
+                node.sync(&changes);
+                node.kernel.state().fails_after = None;
+            }
+            for changes in [&changes[..], &[], &[]] {
+                let reports = node.sync(changes);
+                assert_eq!(isolated(&reports), [].into(), "{fault}: {case}");
+                let error = reports[0].error.as_ref().unwrap_or_else(|| panic!("{fault}: {case}: no error"));
+                assert!(
+                    error.to_string().contains("rejects changes of all virtual servers"),
+                    "{fault}: {case}: {error}"
+                );
+            }
+            for (key, server) in &served_by(&node) {
+                let before = served.get(key);
+                assert!(
+                    before.is_none_or(|before| before.is_subset(server)),
+                    "{fault}: {case}: what is served stays"
+                );
+            }
+            assert!(served.keys().all(|key| served_by(&node).contains_key(key)), "{fault}: {case}");
+            set_fault(&mut node.kernel.state(), false);
+            assert_eq!(restored(&node.sync_without_rejections(&[])), 0, "{fault}: {case}");
+            node.assert_in_sync();
+        }
+    }
+}
+
+/// A set that takes no entry is not the fault of a Service.
+#[test]
+fn no_service_is_isolated_if_a_set_rejects_every_entry() {
+    let mut node = Node::new();
+    node.kernel.state().set_limit = Some((IpSet::ClusterIp, 0));
+    let changes =
+        node.set([(0, Some(&TestService::plain(0, "rr"))), (1, Some(&TestService::plain(1, "rr")))]);
+    let reports = node.sync(&changes);
+    assert_eq!(isolated(&reports), [].into());
+    assert!(reports[0].error.is_some());
+    node.kernel.state().set_limit = None;
+    node.sync_without_rejections(&[]);
+    node.assert_in_sync();
 }
 
 /// A Service with a missing scheduler keeps its last scheduler, and gets new endpoints.
