@@ -48,6 +48,18 @@ impl<T> Bisect<T> {
         }
     }
 
+    /// Adds a batch that is tried last.
+    pub fn push_last(&mut self, batch: Vec<T>) {
+        if !batch.is_empty() {
+            self.batches.push_back(batch);
+        }
+    }
+
+    /// Returns the items of all batches.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.batches.iter().flatten()
+    }
+
     /// Takes the batch to try next. Pass it to [`Bisect::reject`] if it is rejected.
     pub fn next_batch(&mut self) -> Option<Vec<T>> {
         self.batches.pop_front()

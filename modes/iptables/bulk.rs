@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
@@ -27,6 +27,10 @@ use portcullis_cluster::{Bisect, BisectOrder};
 /// Number of chains that one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;
 
+/// The time for which one bulk write searches for rejected Services. Longer than that of an incremental write: with the legacy tool,
+/// no Service of a first sync is served before the search has found the rejected ones, or is deferred.
+const MAX_SEARCH_TIME: Duration = Duration::from_secs(10);
+
 /// The parts of a plan that one restore writes.
 #[derive(Clone, Default)]
 pub(super) struct RestoreParts<'a> {
@@ -42,7 +46,10 @@ pub(super) struct RestoreParts<'a> {
 /// The execution of a plan.
 pub(super) struct Execution<'a> {
     pub(super) plan: &'a Plan,
+    /// The Services that are not written: rejected, or left to the search of the next syncs.
     pub(super) rejected: BTreeSet<NamespacedName>,
+    /// The time that the search for rejected Services has taken.
+    search_time: Duration,
     pub(super) now: Instant,
     pub(super) lines: usize,
     rules: RuleCount,
@@ -123,12 +130,15 @@ impl IptablesFamilyProxier {
         let mut execution = Execution {
             plan,
             rejected: BTreeSet::new(),
+            search_time: Duration::ZERO,
             now,
             lines: 0,
             rules: RuleCount::default(),
             half_written: false,
         };
         self.progress.begin(plan.services.len());
+        // The plan has the Services of an earlier search.
+        self.search.clear();
         let base = matches!(plan.baseline, Baseline::Snapshot(_));
         // The base rules have a restore of their own: jumps are inserted, and must not be inserted again when a Service
         // is rejected.
@@ -178,7 +188,8 @@ impl IptablesFamilyProxier {
         Ok(())
     }
 
-    /// Writes parts of a plan in one restore. If that is rejected, bisects its Services and isolates the rejected ones.
+    /// Writes parts of a plan in one restore. If that is rejected, bisects its Services and isolates the rejected ones. When the time
+    /// for the search is over, it is left to the next syncs.
     fn write_parts(
         &mut self,
         execution: &mut Execution<'_>,
@@ -191,13 +202,23 @@ impl IptablesFamilyProxier {
             };
         }
         let mut bisect = Bisect::with_batch(BisectOrder::DepthFirst, parts.services.clone().collect());
+        let (mut is_search, mut is_deferred) = (false, false);
         while let Some(batch) = bisect.next_batch() {
+            if is_search && execution.search_time >= MAX_SEARCH_TIME {
+                self.defer(execution, &batch);
+                is_deferred = true;
+                continue;
+            }
+            let start = Instant::now();
             let (Some(first), Some(last)) = (batch.first(), batch.last()) else { continue };
             let services = *first..last + 1;
             // Chains are removed with the last batch, when no rule jumps to them.
             let removals = if services.end == parts.services.end { parts.removals } else { &[] };
             let part = RestoreParts { services, removals, ..parts.clone() };
-            let Some(Rejection { error, service }) = self.try_parts(execution, &part)? else { continue };
+            let rejection = self.try_parts(execution, &part)?;
+            execution.search_time += if is_search { start.elapsed() } else { Duration::ZERO };
+            is_search = true;
+            let Some(Rejection { error, service }) = rejection else { continue };
             let named = service.inspect(|_| bisect.push(batch.clone()));
             let Some(service) = named.or_else(|| bisect.reject(batch, None)) else { continue };
             // The rest must be accepted without this Service; otherwise it is not the cause.
@@ -209,7 +230,25 @@ impl IptablesFamilyProxier {
             }
             self.isolate(execution, &part, service, &error);
         }
+        if is_deferred {
+            // What does not belong to the deferred Services. If that is rejected, too, no Service is the cause.
+            self.write_parts(execution, RestoreParts { services: 0..0, ..parts })?;
+        }
         Ok(())
+    }
+
+    /// Leaves Services to the search of the next syncs. Each keeps its last rules.
+    fn defer(&mut self, execution: &mut Execution<'_>, batch: &[usize]) {
+        let names: Vec<NamespacedName> =
+            batch.iter().map(|service| execution.plan.services[*service].name.clone()).collect();
+        for name in &names {
+            execution.rejected.insert(name.clone());
+            self.pending.insert(name.clone());
+            if !self.programmed.contains_key(name) {
+                self.orders.iter_mut().for_each(|order| order.set(name, 0));
+            }
+        }
+        self.search.push_last(names);
     }
 
     /// Writes parts of a plan in one restore. Returns the rejection if the kernel or its tool rejects a rule.

@@ -9,7 +9,7 @@ use crate::external_program::ProgramError;
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// The tool is missing or could not be started, or its output could not be read.
-    #[error("cannot run {tool}: {source}; is iptables installed?")]
+    #[error("cannot run {tool}: {source}{}", if source.kind() == io::ErrorKind::NotFound { "; is iptables installed?" } else { "" })]
     CannotRun {
         /// The program.
         tool: String,
@@ -116,6 +116,12 @@ mod tests {
     #[test]
     fn tool_errors_keep_their_kind_and_error_number() {
         let tool = || "iptables-restore".to_owned();
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        let no_descriptors = io::Error::from_raw_os_error(libc::EMFILE);
+        for (source, asks) in [(missing, true), (no_descriptors, false)] {
+            let text = ToolError::CannotRun { tool: tool(), source }.to_string();
+            assert_eq!(text.contains("is iptables installed?"), asks, "{text}");
+        }
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
         let failed = ToolError::Failed {
             tool: tool(),

@@ -194,7 +194,7 @@ impl IptablesFamilyProxier {
         let large = is_large_cluster(desired, self.family);
         let result = if is_full {
             self.reconcile(desired, large, now, &mut counts)
-        } else if self.pending.len() > INCREMENTAL_SERVICES
+        } else if self.pending.len().saturating_sub(self.search.len()) > INCREMENTAL_SERVICES
             || self.pending_rules(desired) > self.incremental_rules()
             || (self.positions_unreliable && !self.pending.is_empty())
         {
@@ -248,7 +248,7 @@ impl IptablesFamilyProxier {
         }
     }
 
-    /// Estimates the number of rules of the pending Services, without rendering them.
+    /// Estimates the number of rules of the pending Services that are in no search, without rendering them.
     fn pending_rules(&self, desired: &Desired) -> usize {
         let rules_of = |ports: &[ServicePort]| ports.iter().map(estimated_rules).sum::<usize>();
         let of = |name: &NamespacedName| {
@@ -256,7 +256,8 @@ impl IptablesFamilyProxier {
             let old = old.map_or(0, |programmed| rules_of(&programmed.ports));
             old.max(new.map_or(0, |ports| rules_of(ports)))
         };
-        self.pending.iter().map(of).sum()
+        let in_search: HashSet<&NamespacedName> = self.search.items().collect();
+        self.pending.iter().filter(|name| !in_search.contains(name)).map(of).sum()
     }
 
     /// Returns the largest number of rules of changed Services that is written in one incremental restore.

@@ -1,5 +1,6 @@
 //! The incremental write of a few changed Services: one restore of exactly the chains that differ.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,8 +57,9 @@ impl IptablesFamilyProxier {
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
         self.search.retain(|name| self.pending.contains(name));
+        let in_search: HashSet<&NamespacedName> = self.search.items().collect();
         let is_new = |name: &&NamespacedName| {
-            !self.isolations.is_awaiting_retry(name, now) && !self.search.contains(name)
+            !self.isolations.is_awaiting_retry(name, now) && !in_search.contains(name)
         };
         let names: Vec<NamespacedName> = self.pending.iter().filter(is_new).cloned().collect();
         // Changed Services come before those of a search.

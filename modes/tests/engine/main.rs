@@ -278,7 +278,12 @@ fn service(endpoints: u8) -> Drawn {
 /// A sync searches for a limited time. The next one continues, and writes other changes first.
 #[test]
 fn search_for_rejected_services_does_not_delay_other_changes() {
-    for flavour in [Flavour::Nft, Flavour::Legacy] {
+    // The number of Services, the time of a restore in milliseconds, and the most restores of a sync: an incremental search has one
+    // second, that of a bulk write ten.
+    let rows = [(64, 200, 8), (600, 2_500, 12)];
+    for ((services, restore_takes, max_restores), flavour) in
+        rows.into_iter().flat_map(|row| [(row, Flavour::Nft), (row, Flavour::Legacy)])
+    {
         let kernel = FakeKernel::new(flavour);
         let mut cluster = Cluster::new();
         let mut proxier = proxier(&kernel);
@@ -287,22 +292,26 @@ fn search_for_rejected_services_does_not_delay_other_changes() {
             let mut state = kernel.state();
             state.names_lines = false;
             state.rejected = [7, 40].map(|n| format!("ns/{}", name_of(n))).into();
-            state.restore_takes = Duration::from_millis(200);
+            state.restore_takes = Duration::from_millis(restore_takes);
         }
-        let changes: Vec<_> = (0..64).flat_map(|n| cluster.set(n, Some(&service(2)))).collect();
+        let changes: Vec<_> = (0..services).flat_map(|n| cluster.set(n, Some(&service(2)))).collect();
         let before = kernel.state().restores;
         let mut results = proxier.sync(&cluster.desired, &changes);
-        // Each restore takes 0.2 s, and the search has one second.
-        assert!(kernel.state().restores - before <= 8, "{} restores", kernel.state().restores - before);
+        let restores = kernel.state().restores - before;
+        assert!(restores <= max_restores, "{flavour:?}, {services} Services: {restores} restores");
+        kernel.state().restore_takes = Duration::from_millis(restore_takes.min(200));
         let error = results[0].error.as_ref().expect("the search is not complete").to_string();
         assert!(error.contains("the search for them continues"), "{error}");
         assert!(proxier.next_due().is_some(), "it continues");
 
-        let changes = cluster.set(100, Some(&service(1)));
+        let changes = cluster.set(700, Some(&service(1)));
         results = proxier.sync(&cluster.desired, &changes);
-        let name = format!("ns/{}", name_of(100));
+        let name = format!("ns/{}", name_of(700));
         let is_written = rules_in_kernel(&kernel).into_values().flatten().any(|rule| rule.contains(&name));
         assert!(is_written, "another Service is written by the next sync");
+        if services > 64 {
+            kernel.state().restore_takes = Duration::ZERO;
+        }
         let mut syncs = 0;
         while results[0].error.is_some() {
             results = proxier.sync(&cluster.desired, &[]);
@@ -310,6 +319,11 @@ fn search_for_rejected_services_does_not_delay_other_changes() {
             assert!(syncs < 3000, "the search ends");
         }
         assert_eq!((results[0].isolated.len(), proxier.next_due()), (2, None));
+        // The rules are those of all other Services.
+        kernel.state().rejected.clear();
+        let mended: Vec<_> = [7, 40].into_iter().flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+        all_well(&proxier.sync(&cluster.desired, &mended));
+        assert_eq!(rules_in_kernel(&kernel), desired_rules(&cluster), "{flavour:?}, {services} Services");
     }
 }
 
