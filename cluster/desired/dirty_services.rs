@@ -8,6 +8,10 @@ use crate::change::Change;
 use crate::kind::Kind;
 use crate::name::{Name, NamespacedName};
 
+/// The most trigger times that are kept until an update, so that they do not grow without limit while no sync succeeds. The oldest are
+/// kept: they show how long changes have waited.
+pub const MAX_TRIGGER_TIMES: usize = 100_000;
+
 /// The Services that are affected by changes of the index since the last update.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DirtyServices {
@@ -21,7 +25,7 @@ pub struct DirtyServices {
     pub slice_changes: usize,
     /// ServiceCIDRs changed.
     pub service_cidrs: bool,
-    /// The trigger times of changed EndpointSlices.
+    /// The trigger times of changed EndpointSlices, up to [`MAX_TRIGGER_TIMES`].
     pub trigger_times: Vec<Timestamp>,
 }
 
@@ -46,7 +50,9 @@ impl DirtyServices {
                 let Some(slice) = &change.slice else { return };
                 self.services.insert(slice.service.clone());
                 self.slice_changes += 1;
-                self.trigger_times.extend(slice.trigger_time);
+                if self.trigger_times.len() < MAX_TRIGGER_TIMES {
+                    self.trigger_times.extend(slice.trigger_time);
+                }
             }
             Kind::ServiceCidr => self.service_cidrs = true,
             _ => {}

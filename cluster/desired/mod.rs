@@ -15,7 +15,7 @@ mod service_size;
 mod topology;
 
 pub use conflicts::{UnservedFrontend, UnservedReason};
-pub use dirty_services::DirtyServices;
+pub use dirty_services::{DirtyServices, MAX_TRIGGER_TIMES};
 pub use endpoints::{Endpoint, Endpoints};
 pub use frontend::{
     AllowedSources, ClusterIpMasquerade, Frontend, MasqueradeReason, Rejection, Route, RoutingContext,
@@ -151,6 +151,12 @@ impl Desired {
     /// limits, and is not served without one.
     pub fn oversized(&self) -> &BTreeMap<NamespacedName, ServiceSize> {
         &self.oversized
+    }
+
+    /// Returns the number of Services with ports, also of those that are too large and were never served.
+    pub fn service_count(&self) -> usize {
+        let never_served = self.oversized.keys().filter(|service| !self.services.contains_key(*service));
+        self.services.len() + never_served.count()
     }
 
     /// Takes the names of the Services whose [`Desired::unserved`] frontends changed since the last call.

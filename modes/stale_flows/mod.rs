@@ -51,25 +51,26 @@
 mod affected_frontends;
 mod flow_table;
 mod staleness;
+mod waiting;
 
 pub use flow_table::{FlowTable, KernelFlows};
 
-use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, FrontendAddress, ServiceChange};
-use portcullis_cluster::{Family, NamespacedName};
+use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink as netlink;
 
 use crate::mode::SyncResult;
 use affected_frontends::{affected_frontends, all_frontends};
 use staleness::{LocalAddresses, StaleFlowMatcher};
+use waiting::{DueFrontends, WaitingFrontends};
 
 /// Deletes the flows that changes of Services leave stale.
 pub struct StaleFlows {
     table: Box<dyn FlowTable>,
-    affected: BTreeMap<NamespacedName, HashSet<FrontendAddress>>,
+    affected: WaitingFrontends,
     /// All Services were examined once, for changes while no proxy ran.
     examined_all: bool,
 }
@@ -113,16 +114,20 @@ pub struct StaleFlowsError {
 impl StaleFlows {
     /// Deletes the stale flows of this table.
     pub fn new(table: impl FlowTable + 'static) -> Self {
-        StaleFlows { table: Box::new(table), affected: BTreeMap::new(), examined_all: false }
+        StaleFlows { table: Box::new(table), affected: WaitingFrontends::default(), examined_all: false }
+    }
+
+    /// Keeps at most this number of affected frontends while rules are not written. If there are more, all flows are examined.
+    #[must_use]
+    pub fn with_max_waiting(mut self, max: usize) -> Self {
+        self.affected.set_max(max);
+        self
     }
 
     /// Adds the frontends that changes affect. Call it with all changes, even if their rules are not written yet.
     pub fn add_changes(&mut self, changes: &[ServiceChange]) {
         for change in changes {
-            let found = affected_frontends(change);
-            if !found.is_empty() {
-                self.affected.entry(change.name.clone()).or_default().extend(found);
-            }
+            self.affected.add(&change.name, affected_frontends(change));
         }
     }
 
@@ -150,12 +155,12 @@ impl StaleFlows {
         for family in Family::BOTH.into_iter().filter(|family| is_first || is_restored(*family)) {
             self.add_all_of(family, desired);
         }
-        let (due, waiting) = self.divide(results);
+        let (due, waiting) = self.affected.divide(results, desired);
         let result = match due.is_empty() {
             true => StaleFlowsResult::default(),
             false => self
                 .sweep(due, desired, node_port_addresses)
-                .map_err(|source| StaleFlowsError { services: self.affected.len(), source })?,
+                .map_err(|source| StaleFlowsError { services: self.affected.services(desired), source })?,
         };
         self.affected = waiting;
         Ok(result)
@@ -163,21 +168,30 @@ impl StaleFlows {
 
     fn sweep(
         &mut self,
-        due: HashSet<FrontendAddress>,
+        due: DueFrontends,
         desired: &Desired,
         node_port_addresses: &[IpAddr],
     ) -> netlink::Result<StaleFlowsResult> {
         let start = Instant::now();
-        let frontends = due.len();
-        let listed = Family::BOTH.map(|family| due.iter().any(|f| f.family() == family));
+        let (frontends, listed, protocols) = match &due {
+            DueFrontends::Only(due) => {
+                let listed = Family::BOTH.map(|family| due.iter().any(|f| f.family() == family));
+                let mut protocols: Vec<u8> = due.iter().map(|f| f.protocol().number()).collect();
+                protocols.sort_unstable();
+                protocols.dedup();
+                (due.len(), listed, protocols)
+            }
+            DueFrontends::AllExcept(_, families) => {
+                let all = desired.ports().map(|port| port.frontends().count()).sum();
+                let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
+                (all, *families, protocols.to_vec())
+            }
+        };
         let families: Vec<netlink::Family> = netlink::Family::ALL
             .into_iter()
             .zip(listed)
             .filter_map(|(f, listed)| listed.then_some(f))
             .collect();
-        let mut protocols: Vec<u8> = due.iter().map(|f| f.protocol().number()).collect();
-        protocols.sort_unstable();
-        protocols.dedup();
 
         let matcher = StaleFlowMatcher::new(due, desired, LocalAddresses::new(node_port_addresses));
         let mut found = [0; 2];
@@ -200,35 +214,7 @@ impl StaleFlows {
 
     fn add_all_of(&mut self, family: Family, desired: &Desired) {
         for (name, ports) in desired.services() {
-            let mut frontends = all_frontends(ports, family).peekable();
-            if frontends.peek().is_some() {
-                self.affected.entry(name.clone()).or_default().extend(frontends);
-            }
+            self.affected.add(name, all_frontends(ports, family));
         }
-    }
-
-    /// Divides the affected frontends into those with written rules and those that must wait. Frontends of a family
-    /// that is not served are in neither part: it has no flows.
-    fn divide(
-        &self,
-        results: &[SyncResult],
-    ) -> (HashSet<FrontendAddress>, BTreeMap<NamespacedName, HashSet<FrontendAddress>>) {
-        let isolated = results.iter().flat_map(|r| r.isolated.iter().map(|i| (r.family, &i.service)));
-        let deferred = results.iter().flat_map(|r| r.deferred.iter().map(|service| (r.family, service)));
-        let unwritten: HashSet<(Family, &NamespacedName)> = isolated.chain(deferred).collect();
-        let mut due = HashSet::new();
-        let mut waiting = BTreeMap::<NamespacedName, HashSet<FrontendAddress>>::new();
-        for (name, frontends) in &self.affected {
-            for frontend in frontends {
-                let family = frontend.family();
-                let Some(result) = results.iter().find(|r| r.family == family) else { continue };
-                if result.error.is_some() || unwritten.contains(&(family, name)) {
-                    waiting.entry(name.clone()).or_default().insert(*frontend);
-                } else {
-                    due.insert(*frontend);
-                }
-            }
-        }
-        (due, waiting)
     }
 }

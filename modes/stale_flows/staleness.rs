@@ -7,9 +7,11 @@ use portcullis_cluster::Protocol;
 use portcullis_cluster::desired::{Desired, Endpoint, FrontendAddress, ServicePort};
 use portcullis_netlink::conntrack::{Flow, status};
 
+use super::waiting::DueFrontends;
+
 /// The serving endpoints at some frontends, by which flows to these are judged.
 pub(super) struct StaleFlowMatcher {
-    frontends: HashSet<FrontendAddress>,
+    frontends: DueFrontends,
     local: LocalAddresses,
     /// The Service ports that serve a frontend, as indices; no entry for a frontend without one.
     ports: HashMap<FrontendAddress, Vec<usize>>,
@@ -20,12 +22,19 @@ pub(super) struct StaleFlowMatcher {
 impl StaleFlowMatcher {
     /// Collects the Service ports that serve the affected frontends now. Visits each port of their protocols, and takes
     /// memory in proportion to the frontends.
-    pub(super) fn new(frontends: HashSet<FrontendAddress>, desired: &Desired, local: LocalAddresses) -> Self {
-        let node_ports = frontends.iter().filter_map(|frontend| local.node_port_at(*frontend)).collect();
+    pub(super) fn new(frontends: DueFrontends, desired: &Desired, local: LocalAddresses) -> Self {
+        let (node_ports, protocols): (_, Option<HashSet<Protocol>>) = match &frontends {
+            DueFrontends::Only(only) => (
+                only.iter().filter_map(|frontend| local.node_port_at(*frontend)).collect(),
+                Some(only.iter().map(|frontend| frontend.protocol()).collect()),
+            ),
+            DueFrontends::AllExcept(..) => (HashSet::new(), None),
+        };
         let mut matcher = StaleFlowMatcher { frontends, local, ports: HashMap::new(), serving: Vec::new() };
-        let protocols: HashSet<Protocol> =
-            matcher.frontends.iter().map(|frontend| frontend.protocol()).collect();
-        for port in desired.ports().filter(|port| protocols.contains(&port.name.protocol)) {
+        let is_needed = |port: &&ServicePort| {
+            protocols.as_ref().is_none_or(|protocols| protocols.contains(&port.name.protocol))
+        };
+        for port in desired.ports().filter(is_needed) {
             matcher.add(port, &node_ports);
         }
         matcher

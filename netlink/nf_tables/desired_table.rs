@@ -3,7 +3,8 @@
 //! ```text
 //! edits ─► desired contents, and the previous version of each edited object ─► TableDiff ─► commit
 //! ```
-//! The cost of a commit follows the number of edits. If a commit fails, the edits remain for the next one.
+//! The cost of a commit follows the number of edits. After a failed commit, the next one reads the kernel's table and needs no edits,
+//! so none are kept: their memory does not grow while commits fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::set::SetSpec;
 use super::table::{Chain, Set, Table, TableFamily};
 use super::table_diff::{Change, ElementChanges, TableDiff};
 
-/// The desired contents of a table, and the edits since the last [`super::commit()`].
+/// The desired contents of a table, and the edits since the last [`super::commit()`] while the contents in the kernel are known.
 #[derive(Debug)]
 pub struct DesiredTable {
     desired: Table,
@@ -88,17 +89,20 @@ impl DesiredTable {
     /// Marks the contents in the kernel as unknown: the next commit reads them.
     pub fn invalidate(&mut self) {
         self.is_kernel_known = false;
+        self.forget_edits();
     }
 
-    /// Records the result of a commit. After a failure the edits remain, and the contents in the kernel are unknown.
+    /// Records the result of a commit. After a failure, the contents in the kernel are unknown.
     pub(super) fn record_commit(&mut self, is_ok: bool) {
         self.is_kernel_known = is_ok;
-        if is_ok {
-            self.chains.clear();
-            self.sets.clear();
-            self.counters.clear();
-            self.elements.clear();
-        }
+        self.forget_edits();
+    }
+
+    fn forget_edits(&mut self) {
+        self.chains = BTreeMap::new();
+        self.sets = BTreeMap::new();
+        self.counters = BTreeMap::new();
+        self.elements = BTreeMap::new();
     }
 
     /// Adds a chain, or replaces its rules.
@@ -107,12 +111,16 @@ impl DesiredTable {
             return;
         }
         let before = self.desired.chains.insert(Arc::clone(name), chain);
-        self.chains.entry(Arc::clone(name)).or_insert(before);
+        if self.is_kernel_known {
+            self.chains.entry(Arc::clone(name)).or_insert(before);
+        }
     }
 
     /// Removes a chain.
     pub fn remove_chain(&mut self, name: &str) {
-        if let Some((name, before)) = self.desired.chains.remove_entry(name) {
+        if let Some((name, before)) = self.desired.chains.remove_entry(name)
+            && self.is_kernel_known
+        {
             self.chains.entry(name).or_insert(Some(before));
         }
     }
@@ -141,6 +149,9 @@ impl DesiredTable {
 
     /// Records a set that is added or removed as a whole, with its elements in the kernel.
     fn record_set(&mut self, name: Arc<str>, mut before: Option<Set>) {
+        if !self.is_kernel_known {
+            return;
+        }
         if let (Some(edited), Some(before)) = (self.elements.remove(&name), &mut before) {
             for (key, element) in edited {
                 match element {
@@ -172,7 +183,7 @@ impl DesiredTable {
 
     fn record_element(&mut self, set: &Arc<str>, key: Key, before: Option<Element>) {
         // All elements of a new set are new.
-        if !self.sets.contains_key(set) {
+        if self.is_kernel_known && !self.sets.contains_key(set) {
             self.elements.entry(Arc::clone(set)).or_default().entry(key).or_insert(before);
         }
     }
@@ -180,14 +191,16 @@ impl DesiredTable {
     /// Adds a counter.
     pub fn put_counter(&mut self, name: &Arc<str>, comment: Option<&str>) {
         let comment = comment.map(|comment| super::comment::sanitize(comment).into());
-        if self.desired.counters.insert(Arc::clone(name), comment).is_none() {
+        if self.desired.counters.insert(Arc::clone(name), comment).is_none() && self.is_kernel_known {
             self.counters.entry(Arc::clone(name)).or_insert(false);
         }
     }
 
     /// Removes a counter.
     pub fn remove_counter(&mut self, name: &str) {
-        if let Some((name, _)) = self.desired.counters.remove_entry(name) {
+        if let Some((name, _)) = self.desired.counters.remove_entry(name)
+            && self.is_kernel_known
+        {
             self.counters.entry(name).or_insert(true);
         }
     }

@@ -183,12 +183,12 @@ impl<K: Clone + Eq + Hash> AddressMap<K> {
         let mut after = addresses.to_vec();
         after.sort_unstable();
         after.dedup();
-        let before = self.of.remove(key).unwrap_or_default();
+        let before = remove(&mut self.of, key).unwrap_or_default();
         for address in before.iter().filter(|address| !after.contains(address)) {
             if let Some(keys) = self.at.get_mut(address) {
                 keys.retain(|other| other != key);
                 if keys.is_empty() {
-                    self.at.remove(address);
+                    remove(&mut self.at, address);
                 }
             }
         }
@@ -208,4 +208,13 @@ impl<K: Clone + Eq + Hash> AddressMap<K> {
         }
         all
     }
+}
+
+/// Removes a value. The memory of a map that has become sparse is released, as in the index of objects.
+fn remove<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: &K) -> Option<V> {
+    let removed = map.remove(key);
+    if map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
+    removed
 }

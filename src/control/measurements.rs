@@ -38,7 +38,7 @@ pub(crate) struct ServiceMeasurements {
 }
 
 /// The numbers of frontends that are not served, by reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnservedCounts {
     /// Another Service claims the same one.
     pub(crate) shadowed: usize,

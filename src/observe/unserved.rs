@@ -1,7 +1,9 @@
 //! Reports of Service frontends that are not served.
 
+use std::collections::BTreeMap;
+
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
-use portcullis_cluster::{Kind, ObjectKey};
+use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
 
 use crate::control::{ObjectNotice, UnservedCounts};
 use crate::fair_limit::{Limited, limit};
@@ -40,33 +42,61 @@ impl UnservedReport {
     }
 }
 
-/// Logs and returns the changes to the unserved frontends since the last call, if there are some.
-pub(crate) fn report(desired: &mut Desired) -> Option<UnservedReport> {
-    let changed = desired.take_unserved_changes();
-    if changed.is_empty() {
-        return None;
+/// The numbers of unserved frontends, by Service, so that a change costs no count of all.
+#[derive(Debug, Default)]
+pub(crate) struct UnservedFrontends {
+    by_service: BTreeMap<NamespacedName, UnservedCounts>,
+    all: UnservedCounts,
+}
+
+impl UnservedFrontends {
+    /// Logs and returns the changes since the last call, if there are some.
+    pub(crate) fn update(&mut self, desired: &mut Desired) -> Option<UnservedReport> {
+        let changed = desired.take_unserved_changes();
+        if changed.is_empty() {
+            return None;
+        }
+        let mut notices = Vec::new();
+        for service in changed {
+            let unserved = desired.unserved(&service);
+            self.count(&service, &unserved);
+            notices.extend(notice(desired, service, &unserved));
+        }
+        let Limited { items: notices, omitted: omitted_notices } = limit_notices(notices);
+        Some(UnservedReport { notices, omitted_notices, counts: Some(self.all) })
     }
-    let mut notices = Vec::new();
-    for service in changed {
-        let unserved = desired.unserved(&service);
-        if !unserved.is_empty() {
-            tracing::warn!(%service, "Service {service}: {}", summary(&unserved));
-            let note = join_note(unserved.iter().map(ToString::to_string).collect());
-            let object = ObjectKey { kind: Kind::Service, name: service };
-            notices.push(ObjectNotice { object, reason: NOT_SERVED, note });
-        } else if desired.services().contains_key(&service) {
+
+    /// Replaces the counts of a Service.
+    fn count(&mut self, service: &NamespacedName, unserved: &[UnservedFrontend]) {
+        let mut now = UnservedCounts::default();
+        for frontend in unserved {
+            match frontend.reason {
+                UnservedReason::Shadowed { .. } => now.shadowed += 1,
+                UnservedReason::OutsideAllowedCidrs => now.not_allowed += 1,
+            }
+        }
+        let before = match unserved.is_empty() {
+            true => self.by_service.remove(service),
+            false => self.by_service.insert(service.clone(), now),
+        };
+        let before = before.unwrap_or_default();
+        self.all.shadowed = self.all.shadowed + now.shadowed - before.shadowed;
+        self.all.not_allowed = self.all.not_allowed + now.not_allowed - before.not_allowed;
+    }
+}
+
+/// Logs the unserved frontends of a Service. Returns the notice about them; `None` if all are served again.
+fn notice(desired: &Desired, service: NamespacedName, unserved: &[UnservedFrontend]) -> Option<ObjectNotice> {
+    if unserved.is_empty() {
+        if desired.services().contains_key(&service) {
             tracing::info!(%service, "Service {service} is served at all of its addresses and node ports again");
         }
+        return None;
     }
-    let all = || desired.unserved_services().flat_map(|service| desired.unserved(service));
-    let count =
-        |matches: fn(&UnservedReason) -> bool| all().filter(|unserved| matches(&unserved.reason)).count();
-    let counts = UnservedCounts {
-        shadowed: count(|reason| matches!(reason, UnservedReason::Shadowed { .. })),
-        not_allowed: count(|reason| matches!(reason, UnservedReason::OutsideAllowedCidrs)),
-    };
-    let Limited { items: notices, omitted: omitted_notices } = limit_notices(notices);
-    Some(UnservedReport { notices, omitted_notices, counts: Some(counts) })
+    tracing::warn!(%service, "Service {service}: {}", summary(unserved));
+    let note = join_note(unserved.iter().map(ToString::to_string).collect());
+    let object = ObjectKey { kind: Kind::Service, name: service };
+    Some(ObjectNotice { object, reason: NOT_SERVED, note })
 }
 
 fn limit_notices(notices: Vec<ObjectNotice>) -> Limited<ObjectNotice> {

@@ -88,6 +88,28 @@ fn only_flows_of_the_isolated_service_wait() {
     assert_eq!(run.now(), (0, 2, false));
 }
 
+/// While syncs fail, affected frontends are kept up to a limit; beyond it, all flows are examined later.
+#[test]
+fn changes_without_end_while_syncs_fail_leave_no_stale_flow() {
+    for max in [100_000, 5] {
+        let mut run = Run::new();
+        run.stale = run.memory.stale_flows().with_max_waiting(max);
+        run.again(&written());
+        let served = "web tcp 10.96.6.6:80 -> 10.244.1.10:80\nkept udp 10.96.6.7:53 -> 10.244.1.9:53";
+        for n in 1..=20 {
+            let state = format!("{served}\nchurn udp 10.96.7.{n}:53 -> 10.244.1.{n}:53");
+            run.go(&state, &with(|r| r.error = Some(rejected())));
+        }
+        // A rule that was written by a sync that failed, and flows that stay.
+        let text = "- udp 10.96.7.9:53 <- 10.244.1.9:53\n+ udp 10.96.6.7:53 <- 10.244.1.9:53\n\
+                    + udp 192.0.2.1:53 <- itself";
+        run.memory.put(&flows(text, V4).iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+        assert!(run.now().2);
+        run.go(served, &written());
+        assert_eq!((run.now().0, run.now().2), (2, false), "{max}");
+    }
+}
+
 #[test]
 fn rejected_deletion_is_retried() {
     let mut run = Run::new();

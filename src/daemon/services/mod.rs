@@ -27,7 +27,7 @@ use crate::control::{
 use crate::daemon::mode_setup;
 use crate::moment::Moment;
 use crate::observe::http::TrafficRequest;
-use crate::observe::unserved::{self, UnservedReport};
+use crate::observe::unserved::{UnservedFrontends, UnservedReport};
 use crate::source::Selection;
 use crate::{memory, node};
 
@@ -109,6 +109,7 @@ pub(super) struct ServiceController {
     /// The reason of the running sync.
     trigger: SyncTrigger,
     programming_latency: ProgrammingLatency,
+    unserved_frontends: UnservedFrontends,
     /// Changes to unserved frontends that are not in the status yet.
     unserved: Option<UnservedReport>,
     declaration: Declaration,
@@ -148,6 +149,7 @@ impl ServiceController {
             worker: Some(worker),
             trigger: SyncTrigger::Start,
             programming_latency: ProgrammingLatency::new(started.wall()),
+            unserved_frontends: UnservedFrontends::default(),
             unserved: None,
             started: Some(started.monotonic()),
             status: Status {
@@ -175,7 +177,7 @@ impl ServiceController {
         self.status.changes.iter_mut().for_each(ChangeCounts::take);
         let desired = Arc::get_mut(&mut self.desired).expect("no work reads them, as the worker is here");
         let changes = desired.update(index, dirty);
-        if let Some(report) = unserved::report(desired) {
+        if let Some(report) = self.unserved_frontends.update(desired) {
             self.unserved.get_or_insert_default().add(report);
         }
         let options = node::options(&self.config, index.node(&self.node));
@@ -278,7 +280,7 @@ impl ServiceController {
         let sync = FinishedSync {
             trigger: self.trigger.clone(),
             results: result.rules_results(),
-            objects: self.desired.services().len(),
+            objects: self.desired.service_count(),
             unwritten: result.unwritten(),
             notices,
             omitted_notices,
