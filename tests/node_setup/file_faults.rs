@@ -194,7 +194,7 @@ fn no_fault_of_manifests_removes_rules_or_needs_help() {
 
 #[test]
 fn no_fault_of_credentials_removes_rules_or_needs_help() {
-    let rows: [(&str, &str, Break); 13] = [
+    let rows: [(&str, &str, Break); 15] = [
         ("no kubeconfig", "kubeconfig", remove),
         ("an empty kubeconfig", "kubeconfig", truncate),
         ("a malformed kubeconfig", "kubeconfig", garbage),
@@ -202,12 +202,14 @@ fn no_fault_of_credentials_removes_rules_or_needs_help() {
         ("an I/O error of the kubeconfig", "kubeconfig", io_error),
         ("a folder instead of the kubeconfig", "kubeconfig", folder),
         ("a link to itself as the kubeconfig", "kubeconfig", link_to_itself),
+        ("a pipe instead of the kubeconfig", "kubeconfig", pipe),
         ("no token file", "token", remove),
         ("an empty token file", "token", truncate),
         ("a token file without permission", "token", forbid),
         ("an I/O error of the token file", "token", io_error),
         ("a folder instead of the token file", "token", folder),
         ("no text in the token file", "token", no_text),
+        ("a pipe instead of the token file", "token", pipe),
     ];
     // Health is updated every few seconds, so the rows run at the same time, each on a node of its own.
     std::thread::scope(|scope| {
@@ -259,7 +261,7 @@ fn break_and_repair_credentials((name, file, fault): (&str, &str, Break)) {
 
 #[test]
 fn no_fault_of_the_configuration_file_stops_the_daemon() {
-    let rows: [(&str, Break); 8] = [
+    let rows: [(&str, Break); 9] = [
         ("no file", remove),
         ("an empty file", truncate),
         ("malformed YAML", garbage),
@@ -268,6 +270,7 @@ fn no_fault_of_the_configuration_file_stops_the_daemon() {
         ("a folder", folder),
         ("a link to itself", link_to_itself),
         ("no text", no_text),
+        ("a pipe", pipe),
     ];
     namespace::inside(|| {
         let node = Node::new();
@@ -326,7 +329,7 @@ fn output_that_cannot_be_written_fails_the_command() {
 /// Files that commands read: no result without an error, and the error names the file.
 #[test]
 fn input_that_cannot_be_read_fails_the_command() {
-    let faults: [(&str, Break); 8] = [
+    let faults: [(&str, Break); 9] = [
         ("no file", remove),
         ("an empty file", truncate),
         ("malformed YAML", garbage),
@@ -335,6 +338,7 @@ fn input_that_cannot_be_read_fails_the_command() {
         ("a folder", folder),
         ("a link to itself", link_to_itself),
         ("no text", no_text),
+        ("a pipe", pipe),
     ];
     namespace::inside(|| {
         let node = Node::new();
