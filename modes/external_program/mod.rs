@@ -1,4 +1,4 @@
-//! Programs that this process runs: the iptables tools and modprobe.
+//! Programs that this process runs: the iptables tools, modprobe, and the exec plugin of a kubeconfig.
 //!
 //! A program may hang, print without end, or be killed. None of these may stop a sync for ever, take memory without limit, or keep
 //! this process from ending:
@@ -47,6 +47,8 @@ const BUFFER: usize = 64 * 1024;
 pub struct ExternalProgram {
     name: String,
     arguments: Vec<String>,
+    /// Variables in addition to those of this process.
+    environment: Vec<(String, String)>,
     limit: Duration,
 }
 
@@ -62,13 +64,29 @@ pub struct ProgramEnd {
 impl ExternalProgram {
     /// Returns a program that is found in `PATH`, with the [time limit](set_time_limit) of all programs.
     pub fn new(name: impl Into<String>) -> Self {
-        ExternalProgram { name: name.into(), arguments: Vec::new(), limit: time_limit::configured() }
+        let limit = time_limit::configured();
+        ExternalProgram { name: name.into(), arguments: Vec::new(), environment: Vec::new(), limit }
     }
 
     /// Adds arguments.
     #[must_use]
     pub fn with_arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(arguments.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Sets variables of its environment, in addition to those of this process.
+    #[must_use]
+    pub fn with_environment<'a>(mut self, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.environment.extend(variables);
+        self
+    }
+
+    /// Sets another time limit than that of all programs.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 

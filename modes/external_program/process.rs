@@ -96,6 +96,7 @@ impl<'a> Process<'a> {
             false => [Stdio::null(), Stdio::piped()],
         };
         let mut command = Command::new(&program.name);
+        command.envs(program.environment.iter().map(|(name, value)| (name, value)));
         command.args(&program.arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0);
         let limit = TimeLimit::new(program.limit, Instant::now());
         let mut child = running::start(&program.name, &mut command).map_err(|kind| program.error(kind))?;

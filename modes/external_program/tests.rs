@@ -8,8 +8,7 @@ use super::{ExternalProgram, ProgramEnd, ProgramError};
 
 /// Returns a shell script as a program with this time limit in milliseconds.
 fn shell(script: &str, limit: u64) -> ExternalProgram {
-    let limit = Duration::from_millis(limit);
-    ExternalProgram { limit, ..ExternalProgram::new("sh").with_arguments(["-c", script]) }
+    ExternalProgram::new("sh").with_arguments(["-c", script]).with_time_limit(Duration::from_millis(limit))
 }
 
 /// A time limit that no program here reaches.
@@ -59,6 +58,13 @@ fn ends_of_programs() {
         missing.expect_err("it is missing").to_string(),
         "cannot run no-such-program: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn variables_are_added_to_those_of_this_process() {
+    let program = shell("echo $ADDED $HOME", LONG).with_environment([("ADDED", "a b")]);
+    let (_, output) = program.output().expect("it ends");
+    assert_eq!(output, format!("a b {}\n", std::env::var("HOME").unwrap_or_default()));
 }
 
 #[test]

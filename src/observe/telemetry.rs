@@ -217,7 +217,9 @@ impl Observer for Telemetry {
         self.health.set_problems("log", dropped.into_iter().collect());
         let kinds = if self.has_api_server { self.source.snapshot() } else { Vec::new() };
         let mut problems = source_problems::from_kinds(&kinds, now.monotonic());
-        problems.extend(self.source.credentials_problem().map(HealthProblem::warning));
+        let credentials = self.source.credentials_problem();
+        self.metrics.credentials_unusable(credentials.is_some());
+        problems.extend(credentials.map(HealthProblem::warning));
         self.health.set_problems("API server", problems);
         self.controllers.timeline().add_sources(&self.source.snapshot(), now);
         if self.controllers.drops().needs_sample(now.monotonic()) {

@@ -4,14 +4,13 @@
 //! then one every 5 to 10 minutes) that `qps` and `burst` would limit nothing.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::credential_files::{self, CredentialFiles};
+use super::exec_plugin::{ExecCredential, ExecPlugin};
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tokio::sync::Mutex;
 
 use crate::error_chain::describe;
 
@@ -46,7 +45,10 @@ pub enum AccessError {
         /// What is wrong.
         message: String,
     },
-    /// A file or an exec plugin has no valid credentials.
+    /// An exec plugin failed; it is run again.
+    #[error("{0}")]
+    Plugin(String),
+    /// A file or the configuration of an exec plugin is invalid, or the plugin does not exist.
     #[error("{of}: {message}")]
     Credentials {
         /// The file or plugin.
@@ -78,23 +80,18 @@ impl Access {
         }
     }
 
-    /// Reads the files and creates a client. Opens no connection.
+    /// Reads the files. Runs no exec plugin.
     ///
     /// # Errors
     /// A file cannot be read or is invalid, or there is neither a file nor a service account.
-    pub async fn client(&self) -> Result<Client, AccessError> {
-        self.open().await.map(|(client, _)| client)
-    }
-
-    /// The same, also with the files that were read.
-    async fn open(&self) -> Result<(Client, CredentialFiles), AccessError> {
+    pub(super) async fn read(&self) -> Result<ClientConfig, AccessError> {
         let mut files = CredentialFiles::default();
         let mut config = self.config(&mut files).await?;
         if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
             let message = "no certificate authority found, expected certificates in PEM".to_owned();
             return Err(AccessError::Credentials { of: files.to_string(), message });
         }
-        credential_files::prepare(&mut config.auth_info)?;
+        let plugin = credential_files::prepare(&mut config.auth_info)?;
         if let Some(address) = &self.master {
             config.cluster_url = master_url(address)?;
         }
@@ -102,13 +99,7 @@ impl Access {
         // The reflector retries.
         config.default_retry = false;
         config.headers.push((USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME)));
-        let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|source| AccessError::Client {
-            server,
-            files: files.to_string(),
-            source: Box::new(source),
-        })?;
-        Ok((client, files))
+        Ok(ClientConfig { config, files, plugin })
     }
 
     async fn config(&self, files: &mut CredentialFiles) -> Result<Config, AccessError> {
@@ -142,6 +133,38 @@ impl Access {
     }
 }
 
+/// A client's configuration as read from files.
+pub(super) struct ClientConfig {
+    config: Config,
+    /// The files that were read.
+    pub(super) files: CredentialFiles,
+    /// The plugin whose credential it needs.
+    pub(super) plugin: Option<ExecPlugin>,
+}
+
+impl ClientConfig {
+    /// Creates a client, with the credential of the exec plugin if there is one. Opens no connection.
+    ///
+    /// # Errors
+    /// The credentials are invalid.
+    pub(super) fn client(
+        self,
+        credential: Option<&ExecCredential>,
+    ) -> Result<(Client, CredentialFiles), AccessError> {
+        let ClientConfig { mut config, files, .. } = self;
+        if let Some(credential) = credential {
+            credential.apply(&mut config.auth_info);
+        }
+        let server = config.cluster_url.to_string();
+        match Client::try_from(config) {
+            Ok(client) => Ok((client, files)),
+            Err(source) => {
+                Err(AccessError::Client { server, files: files.to_string(), source: Box::new(source) })
+            }
+        }
+    }
+}
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The User-Agent header.
@@ -158,86 +181,9 @@ fn master_url(address: &str) -> Result<http::Uri, AccessError> {
     }
 }
 
-/// A client of the API server that all kinds share.
-#[derive(Debug)]
-pub struct Connection {
-    access: Access,
-    client: Mutex<Option<SharedClient>>,
-    /// Why changed credentials are not in use.
-    problem: std::sync::Mutex<Option<String>>,
-}
-
-struct SharedClient {
-    client: Client,
-    files: CredentialFiles,
-}
-
-impl std::fmt::Debug for SharedClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
-impl Connection {
-    /// Creates the first client.
-    ///
-    /// # Errors
-    /// As [`Access::client`].
-    pub async fn open(access: Access) -> Result<Self, AccessError> {
-        let (client, files) = access.open().await?;
-        let client = Mutex::new(Some(SharedClient { client, files }));
-        Ok(Connection { access, client, problem: std::sync::Mutex::default() })
-    }
-
-    /// Returns a client; a new one if a file of the credentials has changed, and after [`Connection::forget`]. While a changed
-    /// file is invalid, the last client stays in use.
-    ///
-    /// # Errors
-    /// As [`Access::client`].
-    pub async fn client(&self) -> Result<Client, AccessError> {
-        let mut slot = self.client.lock().await;
-        let mut problem = None;
-        let shared = match slot.take() {
-            Some(shared) if !shared.files.have_changed() => shared,
-            before => match (self.access.open().await, before) {
-                (Ok((client, files)), _) => SharedClient { client, files },
-                (Err(error), Some(before)) => {
-                    problem = Some(format!(
-                        "the changed credentials are invalid: {error}; keeping the last credentials"
-                    ));
-                    before
-                }
-                (Err(error), None) => return Err(error),
-            },
-        };
-        let client = shared.client.clone();
-        *slot = Some(shared);
-        let mut reported = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(problem) = problem.as_ref().filter(|problem| reported.as_ref() != Some(problem)) {
-            tracing::warn!("{problem}");
-        }
-        *reported = problem;
-        Ok(client)
-    }
-
-    /// Returns why changed credentials are not in use; `None` if they are.
-    pub fn credentials_problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Drops the client because its credentials were rejected: the files may have newer ones.
-    pub async fn forget(&self) {
-        *self.client.lock().await = None;
-    }
-
-    /// Returns the address and credentials.
-    pub fn access(&self) -> &Access {
-        &self.access
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::connection::Connection;
     use super::*;
 
     #[test]
@@ -274,8 +220,24 @@ mod tests {
             ("", "client-certificate: garbage.pem, client-key: garbage.pem", vec!["/garbage.pem"]),
             (
                 "",
-                "exec: {apiVersion: client.authentication.k8s.io/v1, command: /no/plugin, interactiveMode: Never}",
-                vec!["/no/plugin"],
+                "exec: {apiVersion: client.authentication.k8s.io/v1, command: /no/plugin, interactiveMode: Never, \
+                 installHint: install it from /no/where}",
+                vec!["/no/plugin", "No such file", "installHint: install it from /no/where"],
+            ),
+            (
+                "",
+                "exec: {apiVersion: client.authentication.k8s.io/v1}",
+                vec!["exec plugin", "command is missing"],
+            ),
+            (
+                "",
+                "exec: {apiVersion: client.authentication.k8s.io/v1alpha1, command: /no/plugin}",
+                vec!["/no/plugin", "v1alpha1", "k8s.io/v1beta1"],
+            ),
+            (
+                "",
+                "auth-provider: {name: gcp, config: {cmd-path: /bin/true}}",
+                vec!["auth-provider gcp", "exec"],
             ),
             (
                 "",
@@ -290,7 +252,8 @@ mod tests {
             );
             write("kubeconfig", &text);
             let access = Access { kubeconfig: Some(folder.path().join("kubeconfig")), master: None };
-            let error = access.client().await.err().unwrap_or_else(|| panic!("{cluster} {user} is used"));
+            let error = Connection::open(access).await.err();
+            let error = error.unwrap_or_else(|| panic!("{cluster} {user} is used"));
             let error = error.to_string();
             assert!(named.iter().all(|named| error.contains(named)), "{cluster} {user}: {error}");
         }
@@ -299,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn error_names_the_missing_kubeconfig() {
         let access = Access { kubeconfig: Some("/nonexistent/config".into()), master: None };
-        let error = access.client().await.err().expect("there is no such file").to_string();
+        let error = Connection::open(access).await.expect_err("there is no such file").to_string();
         assert!(error.contains("/nonexistent/config") && error.contains("--kubeconfig"), "{error}");
     }
 }

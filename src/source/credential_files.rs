@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use http::header::HeaderValue;
-use kube::config::{AuthInfo, ExecInteractiveMode, Kubeconfig};
+use kube::config::{AuthInfo, Kubeconfig};
 
 use super::access::AccessError;
+use super::exec_plugin::ExecPlugin;
 use crate::bounded_file::{self, MAX_CONFIGURATION};
 
 /// The files of a client's credentials, with their versions when the client was created.
@@ -81,29 +82,37 @@ impl fmt::Display for CredentialFiles {
     }
 }
 
-/// Prepares credentials for a daemon: replaces a token file by its token, trims tokens, and sets an exec plugin to
-/// non-interactive.
+/// Prepares credentials for a daemon: replaces a token file by its token, trims tokens, and takes out the exec plugin, unless there
+/// is a token.
 ///
 /// # Errors
-/// The token file cannot be read or has no token, the kubeconfig's token cannot be sent, or the exec plugin needs a
-/// terminal.
-pub(super) fn prepare(user: &mut AuthInfo) -> Result<(), AccessError> {
+/// The token file cannot be read or has no token, the kubeconfig's token cannot be sent, the exec plugin is invalid or needs a
+/// terminal, or a legacy `auth-provider` would run a program.
+pub(super) fn prepare(user: &mut AuthInfo) -> Result<Option<ExecPlugin>, AccessError> {
     if let Some(path) = user.token_file.take().filter(|path| !path.is_empty()) {
         // As in client-go, the file has precedence over an inline token.
         user.token = Some(token_of(Path::new(&path))?.into());
     } else if let Some(token) = inline_token(user) {
         user.token = Some(bearer_token("token of the kubeconfig's user", &token)?.into());
+    } else {
+        user.token = None;
     }
-    let Some(exec) = &mut user.exec else { return Ok(()) };
-    let command = exec.command.clone().unwrap_or_default();
-    if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
+    if let Some(provider) =
+        user.auth_provider.as_ref().filter(|provider| provider.config.contains_key("cmd-path"))
+    {
+        // client-go has removed these.
         let message =
-            "interactiveMode: Always needs a terminal, which a daemon lacks; expected Never or IfAvailable"
-                .to_owned();
-        return Err(AccessError::Credentials { of: format!("exec plugin {command}"), message });
+            "a provider that runs a program is not supported; expected an exec plugin (users[].user.exec)";
+        let of = format!("auth-provider {}", provider.name);
+        return Err(AccessError::Credentials { of, message: message.to_owned() });
     }
-    exec.interactive_mode = Some(ExecInteractiveMode::Never);
-    Ok(())
+    match user.exec.take() {
+        // A token has precedence, and the plugin is not run.
+        Some(exec) => {
+            ExecPlugin::from_config(&exec).map(|plugin| Some(plugin).filter(|_| user.token.is_none()))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Returns the inline token of a kubeconfig; `None` if it is empty. Its type, which keeps secrets from logs, reveals it only
@@ -128,13 +137,21 @@ fn token_of(path: &Path) -> Result<String, AccessError> {
 
 /// Returns a trimmed token. `of` names its origin in errors.
 fn bearer_token(of: &str, text: &str) -> Result<String, AccessError> {
-    let wrong = |message: &str| AccessError::Credentials { of: of.to_owned(), message: message.to_owned() };
+    check_bearer_token(text)
+        .map_err(|message| AccessError::Credentials { of: of.to_owned(), message: message.to_owned() })
+}
+
+/// Returns a trimmed token.
+///
+/// # Errors
+/// It is not one bearer token.
+pub(super) fn check_bearer_token(text: &str) -> Result<String, &'static str> {
     let token = text.trim();
     if token.is_empty() {
-        return Err(wrong("it is empty, expected a bearer token"));
+        return Err("it is empty, expected a bearer token");
     }
     if HeaderValue::from_str(token).is_err() || token.contains(char::is_whitespace) {
-        return Err(wrong("it has white space or control characters within, expected one bearer token"));
+        return Err("it has white space or control characters within, expected one bearer token");
     }
     Ok(token.to_owned())
 }
@@ -183,7 +200,7 @@ mod tests {
         for (token, expected) in rows {
             let mut user = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
             match (prepare(&mut user), expected) {
-                (Ok(()), Ok(expected)) => assert_eq!(inline_token(&user).as_deref(), Some(expected)),
+                (Ok(_), Ok(expected)) => assert_eq!(inline_token(&user).as_deref(), Some(expected)),
                 (Err(error), Err(expected)) => {
                     let error = error.to_string();
                     assert!(error.contains(expected) && error.contains("kubeconfig"), "{error}");

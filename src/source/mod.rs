@@ -13,7 +13,9 @@
 
 pub mod access;
 pub mod api;
+pub mod connection;
 mod credential_files;
+mod exec_plugin;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod jitter;
@@ -110,7 +112,13 @@ pub async fn spawn_with_events(
     let (health, recorder) = match origin {
         SourceConfig::ApiServer { access, selections, options } => {
             let health = Arc::new(SourceHealth::new(selections.iter().map(|selection| selection.kind)));
-            let connection = Arc::new(access::Connection::open(access).await?);
+            let connection = Arc::new(connection::Connection::open(access).await?);
+            let of_credentials = health.clone();
+            tasks.spawn(
+                connection
+                    .clone()
+                    .keep_credential_fresh(move |problem| of_credentials.set_credentials_problem(problem)),
+            );
             let recorder = reporter.map_or_else(EventRecorder::disabled, |reporter| {
                 let (recorder, queue) = EventRecorder::channel(reporter.node.clone());
                 tasks.spawn(api::publish(queue, connection.clone(), reporter));

@@ -1,6 +1,7 @@
 //! The reader of API objects, which reports each problem of an object once.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use portcullis_cluster::json_object::UndecodableObject;
 use portcullis_cluster::{Event, Kind, Object, ObjectKey};
@@ -25,18 +26,20 @@ pub(super) struct ObjectReader {
     is_listing: bool,
     recorder: Option<EventRecorder>,
     /// Errors of the items of the current list that have no name, without duplicates, and at most [`MAX_NAMELESS`].
-    nameless: BTreeSet<String>,
+    nameless: BTreeSet<Arc<str>>,
     /// The number of objects of the list that is being read; 0 after its end.
     listed_objects: usize,
     max_listed_objects: usize,
     reported_nameless: ReportedProblems,
+    /// The invalid objects have changed since [`ObjectReader::take_invalid`].
+    has_changed: bool,
 }
 
 /// Objects that cannot be parsed, and objects with invalid fields.
 #[derive(Debug, Default)]
 pub(super) struct InvalidObjects {
     /// Why objects cannot be parsed, one line for each object.
-    pub(super) unreadable: Vec<String>,
+    pub(super) unreadable: Vec<Arc<str>>,
     /// The number of objects with an invalid field, which is ignored.
     pub(super) with_problems: usize,
 }
@@ -45,7 +48,7 @@ pub(super) struct InvalidObjects {
 struct InvalidObject {
     reported: ReportedProblems,
     /// Why the object cannot be parsed at all.
-    unreadable: Option<String>,
+    unreadable: Option<Arc<str>>,
     /// The number of the last list that had it.
     list: u64,
 }
@@ -62,6 +65,7 @@ impl ObjectReader {
             listed_objects: 0,
             max_listed_objects: MAX_LISTED_OBJECTS,
             reported_nameless: ReportedProblems::default(),
+            has_changed: false,
         }
     }
 
@@ -89,6 +93,7 @@ impl ObjectReader {
         self.is_listing = false;
         self.listed_objects = 0;
         self.invalid.retain(|_, invalid_object| invalid_object.list == self.list);
+        self.has_changed = true;
     }
 
     /// Returns the limit of objects in a list if the list that is being read has more.
@@ -109,19 +114,19 @@ impl ObjectReader {
             Ok(parsed) => {
                 let key = parsed.object.key();
                 if parsed.problems.is_empty() {
-                    self.invalid.remove(&key);
+                    self.remove_invalid(&key);
                 } else if self.invalid_object(&key, None).reported.warn(&key, &parsed.problems) {
                     self.record(|| Some(invalid_policy::of_problems(&key, subject, &parsed.problems)));
                 }
                 Event::Applied(parsed.object)
             }
             Err(error) => {
-                let text = error.to_string();
+                let text: Arc<str> = error.to_string().into();
                 let new = match error.key() {
                     Some(key) => self.invalid_object(key, Some(text.clone())).reported.is_new(&text),
                     None => {
                         if self.nameless.len() < MAX_NAMELESS {
-                            self.nameless.insert(text.clone());
+                            self.has_changed |= self.nameless.insert(text.clone());
                         }
                         self.reported_nameless.is_new(&text)
                     }
@@ -145,7 +150,7 @@ impl ObjectReader {
     pub(super) fn deleted(&mut self, value: &Value) -> Option<Event> {
         match ObjectKey::parse(self.kind, value) {
             Ok(key) => {
-                self.invalid.remove(&key);
+                self.remove_invalid(&key);
                 Some(Event::Deleted(key))
             }
             Err(error) => {
@@ -155,19 +160,30 @@ impl ObjectReader {
         }
     }
 
-    /// Returns the objects that are invalid now.
-    pub(super) fn invalid(&self) -> InvalidObjects {
+    /// Returns the objects that are invalid now, if they have changed since the last call. `None` also while a list is read, so that
+    /// the cost of a list with many of them follows their number.
+    pub(super) fn take_invalid(&mut self) -> Option<InvalidObjects> {
+        (!self.is_listing && std::mem::take(&mut self.has_changed)).then(|| self.invalid())
+    }
+
+    fn invalid(&self) -> InvalidObjects {
         let unreadable = self.invalid.values().filter_map(|invalid_object| invalid_object.unreadable.clone());
-        let unreadable: Vec<String> = unreadable.chain(self.nameless.iter().cloned()).collect();
+        let unreadable: Vec<Arc<str>> = unreadable.chain(self.nameless.iter().cloned()).collect();
         let with_problems = self.invalid.len() + self.nameless.len() - unreadable.len();
         InvalidObjects { unreadable, with_problems }
     }
 
     /// Records an invalid object.
-    fn invalid_object(&mut self, key: &ObjectKey, unreadable: Option<String>) -> &mut InvalidObject {
+    fn invalid_object(&mut self, key: &ObjectKey, unreadable: Option<Arc<str>>) -> &mut InvalidObject {
+        let is_new = !self.invalid.contains_key(key);
         let invalid_object = self.invalid.entry(key.clone()).or_default();
+        self.has_changed |= is_new || invalid_object.unreadable != unreadable;
         (invalid_object.unreadable, invalid_object.list) = (unreadable, self.list);
         invalid_object
+    }
+
+    fn remove_invalid(&mut self, key: &ObjectKey) {
+        self.has_changed |= self.invalid.remove(key).is_some();
     }
 }
 
@@ -206,6 +222,29 @@ mod tests {
         reader.list_started();
         reader.listed();
         assert_eq!(counts(&reader), (0, 0));
+    }
+
+    #[test]
+    fn invalid_objects_are_returned_when_they_have_changed_and_no_list_is_read() {
+        let mut reader = ObjectReader::new(Kind::Service);
+        let mut taken = |step: &dyn Fn(&mut ObjectReader)| {
+            step(&mut reader);
+            reader.take_invalid().map(|invalid| invalid.unreadable.len())
+        };
+        let bad = |name: &str, ports: &str| json!({"metadata": {"name": name, "namespace": "x"}, "spec": {"ports": ports}});
+        assert_eq!(taken(&|reader| reader.list_started()), None);
+        assert_eq!(taken(&|reader| drop(reader.applied(Ok(bad("a", "x"))))), None, "the list is being read");
+        assert_eq!(taken(&|reader| drop(reader.applied(Ok(bad("b", "x"))))), None);
+        assert_eq!(taken(&|reader| reader.listed()), Some(2));
+        assert_eq!(taken(&|reader| drop(reader.applied(Ok(bad("a", "x"))))), None, "it is the same");
+        assert_eq!(
+            taken(&|reader| drop(reader.applied(Ok(service("5", json!({})))))),
+            Some(1),
+            "it is valid"
+        );
+        assert_eq!(taken(&|reader| drop(reader.applied(Ok(service("6", json!({})))))), None);
+        assert_eq!(taken(&|reader| drop(reader.applied(Ok(bad("c", "x"))))), Some(2));
+        assert_eq!(taken(&|reader| drop(reader.deleted(&bad("c", "x")))), Some(1));
     }
 
     /// Returns how many Events are recorded for each of these versions of one NetworkPolicy.

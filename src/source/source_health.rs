@@ -1,7 +1,7 @@
 //! The health of a source, by kind, for `/healthz`, metrics and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::Kind;
@@ -11,7 +11,7 @@ use portcullis_cluster::Kind;
 pub struct SourceHealth {
     kinds: Vec<Mutex<KindStatus>>,
     /// Why objects or documents cannot be read, by their kind if it is known.
-    unreadable: Mutex<BTreeMap<Option<Kind>, Vec<String>>>,
+    unreadable: Mutex<BTreeMap<Option<Kind>, Vec<Arc<str>>>>,
     credentials_problem: Mutex<Option<String>>,
 }
 
@@ -65,7 +65,7 @@ impl SourceHealth {
     /// Returns why objects or documents cannot be read now: one line each, with the file and line or the object.
     pub fn unreadable(&self) -> Vec<String> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.values().flatten().cloned().collect()
+        unreadable.values().flatten().map(ToString::to_string).collect()
     }
 
     /// Returns why changed credentials for the API server are not in use; `None` if they are.
@@ -78,7 +78,7 @@ impl SourceHealth {
     }
 
     /// Sets why objects or documents of a kind cannot be read; `None` if the kind is not known.
-    pub(super) fn set_unreadable(&self, kind: Option<Kind>, reasons: Vec<String>) {
+    pub(super) fn set_unreadable(&self, kind: Option<Kind>, reasons: Vec<Arc<str>>) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.is_empty() {
             unreadable.remove(&kind);

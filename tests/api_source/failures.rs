@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::api_server::{Fault, Streaming};
 use crate::{TestSource, eventually, options, server_with, service};
 
-const ALL: [&str; 4] = ["(Service", "+default/a", "+default/b", "Service)"];
+pub(crate) const ALL: [&str; 4] = ["(Service", "+default/a", "+default/b", "Service)"];
 
 #[tokio::test]
 async fn failed_list_is_retried() {

@@ -4,6 +4,7 @@
 mod api_server;
 
 mod events;
+mod exec_plugin;
 mod failures;
 mod fault_table;
 mod faults;

@@ -130,8 +130,8 @@ const GENERAL: &[Setting] = &[
     ),
     Setting::new(|s| FieldRef::Duration(&mut s.tool_timeout)).toml("tool-timeout").override_flag(
         "tool-timeout",
-        "Time after which an iptables tool or modprobe that has not ended is killed; it gets a second more for every 256 KiB \
-         of rules that it reads or prints; must be greater than 0",
+        "Time after which an iptables tool, modprobe or exec plugin of a kubeconfig that has not ended is killed; it gets a \
+         second more for every 256 KiB that it reads or prints; must be greater than 0",
     ),
     Setting::new(|s| FieldRef::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")

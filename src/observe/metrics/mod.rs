@@ -132,6 +132,11 @@ impl Metrics {
         self.0.portcullis.local_api_listening.set(f64::from(u8::from(is_listening)));
     }
 
+    /// Whether the credentials for the API server cannot be used or renewed as they are now.
+    pub fn credentials_unusable(&self, unusable: bool) {
+        self.0.portcullis.credentials_unusable.set(f64::from(u8::from(unusable)));
+    }
+
     /// This long after a pod or Service changed, the rules follow. Once for each EndpointSlice.
     pub fn network_programmed(&self, family: Family, took: Duration) {
         self.0

@@ -25,6 +25,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) sync_failures: CounterVec,
     pub(super) contention: GaugeVec,
     pub(super) configuration_unusable: Gauge,
+    pub(super) credentials_unusable: Gauge,
     pub(super) controllers: ControllerMetrics,
     pub(super) policies: PolicyMetrics,
     pub(super) source: SourceStatus,
@@ -105,6 +106,11 @@ impl PortcullisMetrics {
                 "portcullis_configuration_unusable",
                 "1 while the configuration file is invalid; the daemon keeps the configuration read at its start",
             ),
+            credentials_unusable: to.gauge(
+                "portcullis_credentials_unusable",
+                "1 while changed files of the API server's credentials are invalid or too large, or the exec plugin fails; the \
+                 daemon keeps the last credentials until they expire",
+            ),
             controllers: ControllerMetrics::register(to),
             policies: PolicyMetrics::register(to),
             source: SourceStatus::new(),
@@ -134,7 +140,7 @@ impl PortcullisMetrics {
         to.add(metrics.events_omitted.clone());
         to.add(ToolTimeouts(describe(
             "portcullis_tool_timeouts_total",
-            "Runs of an iptables tool or modprobe that were killed at the time limit (--tool-timeout)",
+            "Runs of an iptables tool, modprobe or exec plugin that were killed at the time limit (--tool-timeout)",
             &["tool"],
         )));
         for reason in ["shadowed", "not_allowed"] {

@@ -25,7 +25,7 @@ use super::request::{Request, http_request};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
 use crate::source::Selection;
-use crate::source::access::Connection;
+use crate::source::connection::Connection;
 use crate::source::jitter::random;
 
 /// The action of Events about the start, as in kube-proxy.

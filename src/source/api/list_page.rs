@@ -64,9 +64,9 @@ impl<'a> PageReader<'a> {
         }
     }
 
-    /// The invalid objects, see [`ObjectReader::invalid`].
-    pub(super) fn invalid(&self) -> InvalidObjects {
-        self.reader.invalid()
+    /// The invalid objects if they have changed, see [`ObjectReader::take_invalid`].
+    pub(super) fn take_invalid(&mut self) -> Option<InvalidObjects> {
+        self.reader.take_invalid()
     }
 
     /// Reads the next bytes of the body.
@@ -158,7 +158,7 @@ mod tests {
         let (events, next) = read(body, &mut reader).expect("the page itself is well formed");
         assert_eq!(events.len(), 6, "{events:?}");
         assert_eq!(events[3], Event::Unreadable(ObjectKey::unnamed(Kind::Service)));
-        assert_eq!(reader.invalid().unreadable.len(), 2);
+        assert_eq!(reader.take_invalid().map(|invalid| invalid.unreadable.len()), Some(2));
         assert!(matches!(next, NextPage::End(revision) if revision == "9"));
     }
 

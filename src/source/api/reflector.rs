@@ -16,7 +16,7 @@ use super::request_error::{RequestError, StatusError};
 use super::response::{Response, send_request};
 use super::watch_stream::WatchStream;
 use super::{EventRecorder, ListWatchOptions};
-use crate::source::access::Connection;
+use crate::source::connection::Connection;
 use crate::source::jitter::random;
 use crate::source::object_reader::{InvalidObjects, ObjectReader};
 use crate::source::selection::Selection;
@@ -53,6 +53,7 @@ pub(in crate::source) async fn run(
         served: false,
         unserved_responses: 0,
         tokens: HashSet::new(),
+        client: 0,
     };
     let mut state = ListWatch::START;
     loop {
@@ -83,6 +84,8 @@ struct Reflector {
     unserved_responses: u32,
     /// Hashes of the continue tokens of the current list.
     tokens: HashSet<u64>,
+    /// The number of the client of the last request.
+    client: u64,
 }
 
 impl Reflector {
@@ -94,7 +97,8 @@ impl Reflector {
             ListWatch::PagedList { next, size } => Request::Page { next: next.as_deref(), size: *size },
             ListWatch::Watch { revision, .. } => Request::Watch { revision, seconds },
         };
-        let client = self.connection.client().await?;
+        let (client, number) = self.connection.numbered_client().await?;
+        self.client = number;
         self.health.set_credentials_problem(self.connection.credentials_problem());
         let response =
             send_request(&client, http_request(&self.selection, what), self.options.response_timeout).await?;
@@ -133,7 +137,7 @@ impl Reflector {
             NextPage::Token(token) => ListWatch::PagedList { next: Some(token), size },
             NextPage::End(revision) => ListWatch::Watch { revision, idle_watches: 0 },
         };
-        let invalid = self.reader.invalid();
+        let invalid = self.reader.take_invalid();
         self.send(events, invalid).await
     }
 
@@ -149,7 +153,7 @@ impl Reflector {
                 self.health.record_contact(self.selection.kind);
             }
             let pushed = page.push(bytes.as_ref());
-            self.send(std::mem::take(&mut page.events), page.invalid()).await?;
+            self.send(std::mem::take(&mut page.events), page.take_invalid()).await?;
             pushed?;
         }
         page.finish()
@@ -207,7 +211,7 @@ impl Reflector {
                 }
             }
             let sending = Instant::now();
-            self.send(std::mem::take(&mut watch.events), watch.invalid()).await?;
+            self.send(std::mem::take(&mut watch.events), watch.take_invalid()).await?;
             // Waiting for the receiver is no silence of the server.
             last_event += sending.elapsed();
             parsed?;
@@ -235,15 +239,21 @@ impl Reflector {
     }
 
     /// Sends events, and waits while the channel is full.
-    async fn send(&mut self, events: Vec<Event>, invalid: InvalidObjects) -> Result<(), RequestError> {
+    async fn send(
+        &mut self,
+        events: Vec<Event>,
+        invalid: Option<InvalidObjects>,
+    ) -> Result<(), RequestError> {
+        let kind = self.selection.kind;
+        // Before the events are sent, so that the receiver finds the reasons of unread objects.
+        if let Some(invalid) = invalid {
+            self.health.set_invalid(kind, invalid.unreadable.len(), invalid.with_problems);
+            self.health.set_unreadable(Some(kind), invalid.unreadable);
+        }
         if events.is_empty() {
             return Ok(());
         }
-        let kind = self.selection.kind;
         let listed = events.contains(&Event::Listed(kind));
-        // Before the events are sent, so that the receiver finds the reasons of unread objects.
-        self.health.set_invalid(kind, invalid.unreadable.len(), invalid.with_problems);
-        self.health.set_unreadable(Some(kind), invalid.unreadable);
         self.sink.send(events).await.map_err(|_| RequestError::ReceiverClosed)?;
         if listed {
             self.health.record_list(kind);
@@ -268,11 +278,12 @@ impl Reflector {
         {
             return self.handle_unserved(state).await;
         }
-        if matches!(
-            error,
-            RequestError::Unreachable(_) | RequestError::Rejected(StatusError { code: 401, .. })
-        ) {
-            self.connection.forget().await;
+        match &error {
+            RequestError::Unreachable(_) => self.connection.forget(self.client, false).await,
+            RequestError::Rejected(StatusError { code: 401, .. }) => {
+                self.connection.forget(self.client, true).await;
+            }
+            _ => {}
         }
         if matches!(error, RequestError::Rejected(_)) {
             // Another error than 404: the kind may be served now.
@@ -322,7 +333,8 @@ impl Reflector {
             tracing::info!(%kind, "the API server does not serve {}; assuming that there are no such objects", path(kind));
             self.reader.list_started();
             self.reader.listed();
-            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], InvalidObjects::default()).await?;
+            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], Some(InvalidObjects::default()))
+                .await?;
             (self.reported_unserved, self.served) = (true, false);
         }
         self.health.set_unserved(kind, true);

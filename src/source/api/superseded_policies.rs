@@ -13,7 +13,7 @@ use super::event_recorder::{EventRecorder, START};
 use super::limits::{MAX_DISCOVERY_BODY, MAX_OBJECT};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
-use crate::source::access::Connection;
+use crate::source::connection::Connection;
 use crate::source::unsupported_policies::warning;
 
 /// The reason of the Event about the node.

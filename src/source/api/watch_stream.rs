@@ -60,9 +60,9 @@ impl<'a> WatchStream<'a> {
         self.phase == StreamPhase::Changes
     }
 
-    /// The invalid objects, see [`ObjectReader::invalid`].
-    pub(super) fn invalid(&self) -> InvalidObjects {
-        self.reader.invalid()
+    /// The invalid objects if they have changed, see [`ObjectReader::take_invalid`].
+    pub(super) fn take_invalid(&mut self) -> Option<InvalidObjects> {
+        self.reader.take_invalid()
     }
 
     /// Parses one line.
@@ -177,7 +177,7 @@ mod tests {
         ];
         let mut reader = ObjectReader::new(Kind::Service);
         let mut watch = WatchStream::after(Kind::Service, "0", &mut reader);
-        let mut index = Index::new();
+        let (mut index, mut invalid) = (Index::new(), None);
         for (number, (line, ports, unreadable, is_unknown)) in rows.into_iter().enumerate() {
             watch.line(line.as_bytes()).expect("the line is an event");
             assert_eq!(
@@ -191,10 +191,12 @@ mod tests {
                 service.map(|service| service.ports[0].port.get())
             };
             assert_eq!(["a", "b"].map(port_of), ports, "{line}");
-            assert_eq!(watch.invalid().unreadable.len(), unreadable, "{line}");
+            invalid = watch.take_invalid().or(invalid);
+            let count = invalid.as_ref().map_or(0, |invalid| invalid.unreadable.len());
+            assert_eq!(count, unreadable, "{line}");
             assert_eq!(!index.unreadable().is_empty(), is_unknown, "{line}");
         }
-        let text = watch.invalid().unreadable.concat();
+        let text = invalid.expect("there are some").unreadable.concat();
         assert!(text.contains("Service ns/c: field spec: cannot be decoded: number out of range"), "{text}");
     }
 

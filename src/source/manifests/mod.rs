@@ -200,7 +200,7 @@ impl ReadReporter {
             Err(error) => {
                 let error = error.to_string();
                 Kind::ALL.iter().for_each(|&kind| health.record_failure(kind, error.clone()));
-                health.set_unreadable(None, vec![error.clone()]);
+                health.set_unreadable(None, vec![error.as_str().into()]);
                 if self.path.as_deref() != Some(&error) {
                     tracing::error!("{error}; keeping the objects that were read before, and retrying");
                     self.path = Some(error);
@@ -260,7 +260,8 @@ impl ReadReporter {
                 );
             }
         }
-        health.set_unreadable(None, result.errors.iter().flat_map(FileErrors::lines).collect());
+        health
+            .set_unreadable(None, result.errors.iter().flat_map(FileErrors::lines).map(Into::into).collect());
         self.errors = result.errors;
         self.duplicates = result.duplicates;
         self.skipped = result.skipped;
