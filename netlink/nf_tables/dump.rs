@@ -246,7 +246,7 @@ fn request(family: TableFamily, message: u8, fill: impl FnOnce(&mut Writer<'_>))
     })
 }
 
-fn one(
+pub(super) fn one(
     socket: &mut Socket,
     family: TableFamily,
     message: u8,
@@ -256,7 +256,7 @@ fn one(
     socket.query(ACTION, &mut request(family, message, fill)?, |message| each(message, &mut read))
 }
 
-fn list(
+pub(super) fn list(
     socket: &mut Socket,
     family: TableFamily,
     message: u8,

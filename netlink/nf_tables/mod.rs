@@ -17,6 +17,7 @@ mod data_type;
 mod decode;
 mod decode_object;
 mod desired_table;
+mod dropping_chains;
 mod dump;
 mod element;
 mod encode;
@@ -44,6 +45,7 @@ pub use commit::{CommitSummary, check_edits, check_replacement, commit, compare}
 pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
 pub use desired_table::DesiredTable;
+pub use dropping_chains::{DroppingChain, dropping_chains};
 pub use dump::{UnknownObjects, read, read_counters, read_element_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{RulesetEvents, TransactionEvent};
