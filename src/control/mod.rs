@@ -47,6 +47,8 @@ pub(crate) use measurements::{
 };
 pub(crate) use observer::Observer;
 pub use progress::{ITERATION_LIMIT, Progress};
+#[cfg(test)]
+pub(crate) use query::Query;
 pub(crate) use query::{DaemonState, Queries, QueryError};
 pub(crate) use schedule::{Due, Schedule};
 pub(crate) use status::{ChangeCounts, Status};

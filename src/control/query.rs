@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use portcullis_cluster::Index;
 use portcullis_cluster::desired::Desired;
+use portcullis_policy::CompiledPolicies;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -23,6 +24,8 @@ pub(crate) struct DaemonState<'a> {
     pub(crate) is_ready: bool,
     /// The desired Services, also while a sync writes them.
     pub(crate) desired: Option<&'a Desired>,
+    /// The compiled policies; `None` while a sync writes them, and if policies are not enforced.
+    pub(crate) policies: Option<&'a CompiledPolicies>,
 }
 
 /// A query, as the loop runs it.
@@ -30,7 +33,7 @@ pub(crate) struct Query(Box<dyn FnMut(&DaemonState<'_>) -> bool + Send>);
 
 impl Query {
     /// Runs the query. Returns false if it is to be run again when a sync has ended.
-    pub(super) fn run(&mut self, state: &DaemonState<'_>) -> bool {
+    pub(crate) fn run(&mut self, state: &DaemonState<'_>) -> bool {
         (self.0)(state)
     }
 }

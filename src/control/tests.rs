@@ -1,7 +1,7 @@
 //! Tests of the loop with a controller that programs nothing.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::{Change, Event, Index, Kind};
 use tokio::sync::mpsc;
@@ -112,4 +112,41 @@ async fn once_ends_if_a_first_sync_is_held_back() {
     let (exit, finished) = run(true).await;
     assert!(matches!(exit, Exit::HeldBack), "{exit:?}");
     assert_eq!(finished, 0);
+}
+
+#[tokio::test]
+async fn queries_read_the_index_and_wait_for_what_a_sync_holds() {
+    let (events, batches) = mpsc::channel(1);
+    let (signals, stop) = mpsc::channel(1);
+    let (queries, receiver) = Queries::channel();
+    let mut observer = TestObserver::default();
+    let mut event_loop =
+        EventLoop::new(Index::new(), batches, Wake::default(), stop, Arc::default(), &mut observer);
+    event_loop.queries = Some(receiver);
+    event_loop.add(Box::new(TestController::new(false)));
+    let limit = Duration::from_secs(60);
+    let asked = async {
+        let is_ready = queries.ask(limit, |state| Some(state.is_ready)).await;
+        assert_eq!(is_ready, Ok(false), "Nodes are not listed");
+        // It is run again when the sync has ended, which starts with the list.
+        let mut runs = 0;
+        let waiting = queries.ask(limit, move |state| {
+            runs += 1;
+            (runs == 2).then_some((runs, state.is_ready))
+        });
+        let listed = async {
+            // The query waits in the loop before the sync starts.
+            while queries.ask(limit, |_| Some(())).await.is_err() {}
+            events.send(vec![Event::Listed(Kind::Node)]).await.expect("the loop receives it");
+        };
+        let (waited, ()) = tokio::join!(waiting, listed);
+        assert_eq!(waited, Ok((2, true)));
+        let never = queries.ask(Duration::from_millis(1), |_| None::<()>).await;
+        assert_eq!(never, Err(QueryError::Timeout(Duration::from_millis(1))));
+        signals.send(StopReason::Signal).await.expect("the loop receives it");
+    };
+    let (exit, ()) = tokio::join!(event_loop.run(), asked);
+    assert!(matches!(exit, Ok(Exit::Stopped(StopReason::Signal))), "{exit:?}");
+    drop(event_loop);
+    assert_eq!(queries.ask(limit, |_| Some(())).await, Err(QueryError::Stopped));
 }

@@ -50,6 +50,24 @@ endpoints: [{addresses: [10.244.0.3], conditions: {ready: true}}]
 ports: [{port: 8080}]
 ";
 
+/// A pod of the node, which a policy isolates.
+const POLICY: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {nodeName: node-a}
+status: {podIP: 10.244.0.1, podIPs: [{ip: 10.244.0.1}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}
+";
+
 /// A node with a socket of its own.
 struct ApiNode {
     node: Node,
@@ -149,20 +167,28 @@ fn status_of_a_healthy_node() {
     namespace::inside(|| {
         let api = ApiNode::new();
         api.write_services("60");
+        fs::write(api.node.folder.path().join("manifests/policy.yaml"), POLICY).unwrap();
+        namespace::run("nft add table inet firewall");
+        namespace::run(
+            "nft add chain inet firewall in { type filter hook input priority 0 ; policy drop ; }",
+        );
+        namespace::run("nft add rule inet firewall in accept");
         let mut daemon = api.start("nftables", &[&api.manifests(), "--network-policy"]);
         let text = api.wait_for_status(&mut daemon, "status is healthy", 0);
         assert_lines(
             &text,
             &[
                 "healthy",
-                "Program     portcullis 0.0.0, process 0, up 0 s",
+                "Program     portcullis 0, process 0, up 0 s",
                 "Services    3 Services, 3 ports, 4 frontends, 3 endpoints",
                 "Not served  0 frontend:",
-                "              shop/old: external IP 0:0/TCP is not served: it belongs to Service shop/web",
-                "Policies    0 policies, 0 of 0 pods of this node isolated, 0 packets dropped",
+                "              shop/old: external IP 0:0/tcp is not served: it belongs to Service shop/web",
+                "Policies    1 policy, 1 of 1 pods of this node isolated, 0 packets dropped",
                 "Rules       IPv0: last synced 0 s ago",
                 "            IPv0: last synced 0 s ago",
                 "            NetworkPolicy: last synced 0 s ago",
+                "Firewalls   0 chain of other programs with the policy drop, in nf_tables:",
+                "              inet firewall in, hook input, priority 0",
             ],
         );
         let document = api.document();
@@ -170,6 +196,12 @@ fn status_of_a_healthy_node() {
         assert_eq!(document["node"]["mode"], "nftables");
         assert_eq!(document["program"]["pid"], daemon.pid());
         assert_eq!(document["services"]["unserved"]["items"][0]["shadowedBy"], "shop/web");
+        let policies = api_get(&api, "/v1/policies?namespace=shop");
+        assert_eq!(
+            policies["pods"]["items"][0],
+            serde_json::json!({"pod": "shop/web-1", "ingress": ["NetworkPolicy shop/deny"], "egress": []})
+        );
+        assert_eq!(policies["drops"]["items"][0]["packets"], 0, "{policies}");
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!((mode(&api.socket), mode(api.socket.parent().unwrap())), (0o600, 0o700));
         let (code, yaml) = api.status(&["-o", "yaml"]);
@@ -230,15 +262,16 @@ fn status_without_an_api_server_and_of_a_failed_sync() {
     namespace::inside(|| {
         let api = ApiNode::new();
         let mut daemon = api.start("nftables", &["--master=http://127.0.0.1:1"]);
-        let text = api.wait_for_status(&mut daemon, "nothing is synced", 2);
-        daemon.wait_until("the error of the source is shown", || {
-            api.status(&[]).1.contains("Last word   Node never: ")
+        daemon.wait_until("nothing is synced", || {
+            let (code, text) = api.status(&[]);
+            code == Some(2)
+                && text.starts_with("NOT SYNCED YET")
+                && text.contains("Services    not listed yet\n")
         });
-        let text = if text.contains("not listed yet") { text } else { api.status(&[]).1 };
-        assert!(
-            text.starts_with("NOT SYNCED YET\n") && text.contains("Services    not listed yet\n"),
-            "{text}"
-        );
+        daemon.wait_until("the error of the source is shown", || {
+            let sources = "Last word   Node never, Service never, EndpointSlice never, ServiceCIDR never: ";
+            api.status(&[]).1.contains(sources)
+        });
         assert_eq!(api.document()["sources"][0]["listed"], false);
         drop(daemon);
 

@@ -81,10 +81,11 @@ pub(crate) fn run<W: Write>(
     }
     let mut verdict = Verdict::Unknown;
     while !out.is_closed() {
+        let response = request(&client);
         if is_terminal && arguments.output == DocumentFormat::Text {
             out.write_all(CLEAR.as_bytes())?;
         }
-        match request(&client) {
+        match response {
             Ok(document) => {
                 verdict = Verdict::new(&document);
                 print(&document, arguments.output, has_colors, true, out)?;

@@ -1,5 +1,6 @@
 //! The status as text for one screen.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -8,8 +9,8 @@ use anstyle::{AnsiColor, Style};
 use super::Verdict;
 use super::duration::format;
 use crate::observe::local_api::documents::{
-    FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus, SourceStatus, StatusDocument,
-    TimelineEntry,
+    API_SERVER, FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus, SourceStatus,
+    StatusDocument, TimelineEntry,
 };
 use crate::truncated_list;
 
@@ -88,6 +89,16 @@ pub(super) fn print(document: &StatusDocument, has_colors: bool, out: &mut dyn W
         let text = format!("{} listened on {}{mode} when the daemon started", proxy.name, proxy.address);
         screen.line(std::mem::take(&mut label), text)?;
     }
+    if let Some(chains) = document.dropping_chains.as_ref().filter(|chains| chains.count > 0) {
+        let number = plural(chains.count, "chain");
+        screen
+            .line("Firewalls", format!("{number} of other programs with the policy drop, in nf_tables:"))?;
+        screen.list(chains, |chain| {
+            let hook = chain.hook.as_deref().unwrap_or("unknown");
+            let (family, table, name) = (&chain.family, &chain.table, &chain.chain);
+            format!("{family} {table} {name}, hook {hook}, priority {}", chain.priority)
+        })?;
+    }
     let omitted = document.omitted;
     let parts = [
         (omitted.events, "Events"),
@@ -150,8 +161,10 @@ fn print_program(document: &StatusDocument, screen: &mut Screen<'_>) -> io::Resu
         ),
     )?;
     let families = node.families.join(" and ");
-    screen
-        .line("Node", format!("{}, {} mode, {families}, objects from {}", node.name, node.mode, node.source))
+    let article = if node.source == API_SERVER { "the " } else { "" };
+    let text =
+        format!("{}, {} mode, {families}, objects from {article}{}", node.name, node.mode, node.source);
+    screen.line("Node", text)
 }
 
 fn print_services(services: &ServicesStatus, screen: &mut Screen<'_>) -> io::Result<()> {
@@ -188,7 +201,10 @@ fn print_isolated(document: &StatusDocument, screen: &mut Screen<'_>) -> io::Res
 
 fn print_policies(policies: &PoliciesStatus, screen: &mut Screen<'_>) -> io::Result<()> {
     let mut parts = Vec::new();
-    parts.extend(policies.policies.map(|number| format!("{number} policies")));
+    parts.extend(policies.policies.map(|number| match number {
+        1 => "1 policy".to_owned(),
+        _ => format!("{number} policies"),
+    }));
     if let (Some(isolated), Some(pods)) = (policies.isolated_pods, policies.pods) {
         parts.push(format!("{isolated} of {pods} pods of this node isolated"));
     }
@@ -270,10 +286,15 @@ fn print_sources(sources: &[SourceStatus], screen: &mut Screen<'_>) -> io::Resul
         let kinds = truncated_list::names(working.iter().map(of_kind), usize::MAX);
         screen.line(std::mem::take(&mut label), kinds)?;
     }
+    // Most kinds fail for the same reason.
+    let mut by_error: BTreeMap<&str, Vec<&SourceStatus>> = BTreeMap::new();
     for source in failing {
-        let error = source.error.as_deref().unwrap_or_default();
-        let text = format!("{}: {error} ({} failures)", of_kind(&source), source.failures);
-        screen.line(std::mem::take(&mut label), text)?;
+        by_error.entry(source.error.as_deref().unwrap_or_default()).or_default().push(source);
+    }
+    for (error, sources) in by_error {
+        let failures: u64 = sources.iter().map(|source| source.failures).sum();
+        let kinds = truncated_list::names(sources.iter().map(of_kind), usize::MAX);
+        screen.line(std::mem::take(&mut label), format!("{kinds}: {error} (failures: {failures})"))?;
     }
     Ok(())
 }
@@ -296,6 +317,11 @@ mod tests {
         let text = printed(&document, false);
         assert!(text.lines().count() <= 40, "{text}");
         assert_current("fixtures/local-api/status.txt", &text);
+        let page = include_str!("../../../docs/operating.md");
+        assert!(
+            page.contains(&format!("# portcullis status\n{text}```\n")),
+            "docs/operating.md has:\n{text}"
+        );
         let json = serde_json::to_string_pretty(&document).expect("it can be encoded");
         assert_current("fixtures/local-api/status.json", &format!("{json}\n"));
     }

@@ -26,8 +26,8 @@ use super::node_addresses::NodeAddresses;
 use super::restores::Restores;
 use crate::config::{Established, NetworkPolicy};
 use crate::control::{
-    Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule, Status,
-    SyncTrigger, Wake, Watch, Work,
+    Controller, ControllerName, DaemonState, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule,
+    Status, SyncTrigger, Wake, Watch, Work,
 };
 use crate::moment::Moment;
 use crate::source::Selection;
@@ -346,5 +346,9 @@ impl Controller for PolicyController {
             contention: self.restores.contention(now),
             ..self.status.clone()
         }
+    }
+
+    fn add_to<'a>(&'a self, state: &mut DaemonState<'a>) {
+        state.policies = self.worker.as_ref().map(PolicyWorker::compiled);
     }
 }

@@ -107,6 +107,11 @@ impl PolicyWorker {
         }
     }
 
+    /// Returns the compiled policies.
+    pub(super) fn compiled(&self) -> &CompiledPolicies {
+        self.compiler.compiled()
+    }
+
     /// Returns true if the tables were written.
     pub(super) fn was_committed(&self) -> bool {
         self.was_committed

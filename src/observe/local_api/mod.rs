@@ -11,24 +11,31 @@
 
 mod cluster_status;
 pub(crate) mod documents;
+mod kernel_status;
+mod policies;
 mod router;
 mod server;
 mod socket;
 mod source_entries;
 mod status;
 mod sync_entries;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_cluster::{Family, Name};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 pub(crate) use router::router;
 pub(crate) use server::LocalApiServer;
 pub(crate) use timeline::{Since, Timeline};
 
 use self::documents::{StatusDocument, TimelineDocument};
+use self::kernel_status::KernelStatus;
 use super::health::Health;
 use super::policy_drops::PolicyDrops;
 use super::reported_statuses::ReportedStatuses;
@@ -38,8 +45,14 @@ use crate::moment::Moment;
 use crate::other_proxies::RunningProxy;
 use crate::source::{EventRecorder, SourceHealth};
 
-/// The time that `status` waits for the loop.
+/// The time that `status` waits for the loop and for the kernel.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
+
+/// The time that other documents wait for the loop, or for the end of a sync.
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
+
+/// The number of threads that read the kernel for requests.
+const KERNEL_READS: usize = 2;
 
 /// What requests read. Clones share it.
 #[derive(Clone)]
@@ -49,6 +62,16 @@ struct Inner {
     facts: DaemonFacts,
     sources: ApiSources,
     status_limit: Duration,
+    query_limit: Duration,
+    /// Threads that read the kernel.
+    kernel_reads: Arc<Semaphore>,
+}
+
+impl Inner {
+    fn new(facts: DaemonFacts, sources: ApiSources, status_limit: Duration, query_limit: Duration) -> Self {
+        let kernel_reads = Arc::new(Semaphore::new(KERNEL_READS));
+        Inner { facts, sources, status_limit, query_limit, kernel_reads }
+    }
 }
 
 /// Facts that do not change while the daemon runs.
@@ -86,7 +109,7 @@ pub(crate) struct ApiSources {
 impl LocalApi {
     /// Creates the local API of a daemon.
     pub(crate) fn new(facts: DaemonFacts, sources: ApiSources) -> Self {
-        LocalApi(Arc::new(Inner { facts, sources, status_limit: STATUS_LIMIT }))
+        LocalApi(Arc::new(Inner::new(facts, sources, STATUS_LIMIT, QUERY_LIMIT)))
     }
 
     /// Returns the facts that do not change.
@@ -101,15 +124,22 @@ impl LocalApi {
 
     /// Returns the state of the daemon.
     pub(crate) async fn status(&self) -> StatusDocument {
-        let cluster = self.queries().ask(self.0.status_limit, cluster_status::read).await;
-        let drops = match self.facts().config.network_policy {
-            Some(_) => {
-                let drops = self.0.sources.drops.clone();
-                tokio::task::spawn_blocking(move || drops.totals().ok()).await.ok().flatten()
-            }
-            None => None,
+        let cluster = self.queries().ask(self.0.status_limit, cluster_status::read);
+        let (cluster, kernel) = tokio::join!(cluster, timeout(self.0.status_limit, self.kernel_status()));
+        let kernel = kernel.ok().flatten().unwrap_or_default();
+        status::document(self, cluster, kernel, Moment::now())
+    }
+
+    /// Reads the kernel on a thread. Threads that hang in the kernel are not joined by more than a few.
+    async fn kernel_status(&self) -> Option<KernelStatus> {
+        let permit = Arc::clone(&self.0.kernel_reads).acquire_owned().await.ok()?;
+        let drops = self.facts().config.network_policy.map(|_| self.0.sources.drops.clone());
+        let read = move || {
+            let status = KernelStatus::read(drops.as_ref());
+            drop(permit);
+            status
         };
-        status::document(self, cluster, drops, Moment::now())
+        tokio::task::spawn_blocking(read).await.ok()
     }
 
     /// Returns the last `limit` entries of the timeline since a number or time.

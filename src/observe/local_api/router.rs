@@ -1,6 +1,7 @@
 //! The paths of the local API. Other servers may serve the same router.
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
@@ -19,6 +20,7 @@ pub(crate) fn router(api: LocalApi) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/timeline", get(timeline))
+        .route("/v1/policies", get(policies))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
@@ -63,7 +65,7 @@ struct TimelineParameters {
 
 async fn timeline(
     State(api): State<LocalApi>,
-    parameters: Result<Query<TimelineParameters>, axum::extract::rejection::QueryRejection>,
+    parameters: Result<Query<TimelineParameters>, QueryRejection>,
 ) -> Response {
     let Query(TimelineParameters { since, limit }) = match parameters {
         Ok(parameters) => parameters,
@@ -72,6 +74,27 @@ async fn timeline(
     match since.as_deref().map_or(Ok(Since::Number(0)), Since::parse) {
         Ok(since) => document(&api.timeline(since, limit.unwrap_or(DEFAULT_LIMIT))),
         Err(message) => error(StatusCode::BAD_REQUEST, message),
+    }
+}
+
+/// The parameters of the policies.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PoliciesParameters {
+    /// The namespace of the pods.
+    namespace: Option<String>,
+}
+
+async fn policies(
+    State(api): State<LocalApi>,
+    parameters: Result<Query<PoliciesParameters>, QueryRejection>,
+) -> Response {
+    match parameters {
+        Ok(Query(parameters)) => match api.policies(parameters.namespace).await {
+            Ok(policies) => document(&policies),
+            Err(query_error) => error(StatusCode::SERVICE_UNAVAILABLE, query_error.to_string()),
+        },
+        Err(rejection) => error(StatusCode::BAD_REQUEST, rejection.body_text()),
     }
 }
 
@@ -87,7 +110,7 @@ impl Since {
 }
 
 async fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "no such document; expected one of /v1/status, /v1/timeline")
+    error(StatusCode::NOT_FOUND, "no such document; expected one of /v1/status, /v1/timeline, /v1/policies")
 }
 
 async fn method_not_allowed() -> Response {

@@ -17,31 +17,39 @@ impl Timeline {
         self.add(TimelineEntry::new(EntryType::Started, "daemon", text, at));
     }
 
-    /// Adds the kinds of objects whose lists and watches, or whose manifests, fail since the last call, and those that do not
-    /// fail any more.
+    /// Adds the changes of the sources since the last call: kinds of objects that cannot be read, that are read again, and that
+    /// were listed again.
     pub(crate) fn add_sources(&self, kinds: &[KindStatus], at: Moment) {
-        let failing = kinds.iter().filter(|kind| kind.error.is_some());
-        let failing: Vec<&'static str> = failing.map(|kind| kind.kind.plural()).collect();
-        let before = self.replace_failing_kinds(failing.clone());
-        let difference = |all: &[&'static str], without: &[&'static str]| -> Vec<&'static str> {
-            all.iter().copied().filter(|kind| !without.contains(kind)).collect()
+        let before = self.replace_kinds(kinds);
+        let select = |is_selected: fn(&KindStatus, &KindStatus) -> bool| -> Vec<&KindStatus> {
+            // The kinds of a source do not change.
+            let both = before.iter().zip(kinds).filter(|(before, now)| is_selected(before, now));
+            both.map(|(_, now)| now).collect()
         };
-        let (failed, recovered) = (difference(&failing, &before), difference(&before, &failing));
-        if !failed.is_empty() {
-            let errors = kinds.iter().filter(|kind| failed.contains(&kind.kind.plural()));
-            // Most kinds fail for the same reason.
-            let error = errors.into_iter().find_map(|kind| kind.error.clone());
-            let text = format!(
-                "cannot read {}: {}",
-                truncated_list::names(failed, NAMED),
-                error.as_deref().unwrap_or_default()
-            );
-            let entry = TimelineEntry::new(EntryType::SourceFailed, "source", text, at);
-            self.add(TimelineEntry { error, ..entry });
+        let add = |r#type, text, error| {
+            self.add(TimelineEntry { error, ..TimelineEntry::new(r#type, "source", text, at) });
+        };
+        let failed = match before.is_empty() {
+            true => kinds.iter().filter(|kind| kind.error.is_some()).collect(),
+            false => select(|before, now| before.error.is_none() && now.error.is_some()),
+        };
+        // Most kinds fail for the same reason.
+        if let Some(error) = failed.iter().find_map(|kind| kind.error.clone()) {
+            add(EntryType::SourceFailed, format!("cannot read {}: {error}", names(&failed)), Some(error));
         }
+        let recovered = select(|before, now| before.error.is_some() && now.error.is_none());
         if !recovered.is_empty() {
-            let text = format!("reading {} succeeds again", truncated_list::names(recovered, NAMED));
-            self.add(TimelineEntry::new(EntryType::SourceRecovered, "source", text, at));
+            let text = format!("reading {} succeeds again", names(&recovered));
+            add(EntryType::SourceRecovered, text, None);
+        }
+        let relisted = select(|before, now| before.lists > 0 && now.lists > before.lists);
+        if !relisted.is_empty() {
+            let text = format!("listed {} again, as their watch could not be continued", names(&relisted));
+            add(EntryType::Relisted, text, None);
         }
     }
+}
+
+fn names(kinds: &[&KindStatus]) -> String {
+    truncated_list::names(kinds.iter().map(|kind| kind.kind.plural()), NAMED)
 }

@@ -1,17 +1,15 @@
 //! The status document, as a fold over health, the statuses of the controllers, and the health of the source.
 
-use std::fs;
-use std::path::Path;
-
 use portcullis_modes::IsolationCause;
 
 use super::LocalApi;
 use super::cluster_status::ClusterStatus;
 use super::documents::{
-    ConntrackStatus, DropsStatus, EntryType, EventLoopStatus, FailedCheck, FailureStatus, IsolatedStatus,
+    API_SERVER, DropsStatus, EntryType, EventLoopStatus, FailedCheck, FailureStatus, IsolatedStatus,
     LimitedList, NodeStatus, OmittedStatus, OtherProxy, PastTime, PoliciesStatus, Problem, ProgramStatus,
     RulesStatus, SourceStatus, StatusDocument, TypeMeta, seconds,
 };
+use super::kernel_status::KernelStatus;
 use crate::config::Source;
 use crate::control::{IsolatedObject, Measurements, QueryError, Status};
 use crate::logging;
@@ -27,11 +25,11 @@ const RECENT: usize = 5;
 /// The largest number of isolated objects in the document.
 const ISOLATED: usize = 100;
 
-/// Returns the document at a time. `cluster`: what the loop responded; `drops`: the drop counters, if they could be read.
+/// Returns the document at a time. `cluster`: what the loop responded; `kernel`: what was read from the kernel.
 pub(super) fn document(
     api: &LocalApi,
     cluster: Result<Option<ClusterStatus>, QueryError>,
-    drops: Option<DropTotals>,
+    kernel: KernelStatus,
     now: Moment,
 ) -> StatusDocument {
     let (facts, sources) = (api.facts(), &api.0.sources);
@@ -66,21 +64,22 @@ pub(super) fn document(
             mode: config.mode.name().to_owned(),
             families: facts.families.iter().map(|family| family.as_str().to_owned()).collect(),
             source: match &config.source {
-                Source::ApiServer(_) => "API server".to_owned(),
+                Source::ApiServer(_) => API_SERVER.to_owned(),
                 Source::Manifests(path) => path.display().to_string(),
             },
         },
         rules: report.statuses.iter().flat_map(|status| rules(status, now)).collect(),
         policies: config.network_policy.map(|policy| PoliciesStatus {
             policies: cluster.as_ref().map(|cluster| cluster.policies),
-            ..policies(policy.audit, &report.statuses, drops)
+            ..policies(policy.audit, &report.statuses, kernel.drops)
         }),
         services: cluster.map(|cluster| cluster.services),
         isolated: isolated(&report),
         recent_syncs: sources.timeline.last(RECENT, is_sync),
         recent_drift: sources.timeline.last(RECENT, |entry| entry == EntryType::Drift),
         sources: sources.source.snapshot().iter().map(|kind| source(kind, now)).collect(),
-        conntrack: conntrack(Path::new("/proc/sys/net/netfilter")),
+        conntrack: kernel.conntrack,
+        dropping_chains: kernel.dropping_chains,
         other_proxies: facts
             .other_proxies
             .iter()
@@ -176,10 +175,4 @@ fn source(status: &KindStatus, now: Moment) -> SourceStatus {
         lists: status.lists,
         unreadable: status.unreadable,
     }
-}
-
-/// Reads the entries of connection tracking and their limit below `/proc/sys/net/netfilter`.
-fn conntrack(folder: &Path) -> Option<ConntrackStatus> {
-    let read = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok();
-    Some(ConntrackStatus { count: read("nf_conntrack_count")?, max: read("nf_conntrack_max")? })
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::documents::{EntryType, TimelineDocument, TimelineEntry, TypeMeta};
 use crate::moment::Moment;
+use crate::source::KindStatus;
 
 /// The number of syncs without anything to report that are kept.
 const ROUTINE: usize = 64;
@@ -29,8 +30,8 @@ struct Entries {
     last_number: u64,
     routine: VecDeque<TimelineEntry>,
     notable: VecDeque<TimelineEntry>,
-    /// The kinds of objects that could not be read when this was last looked at.
-    failing_kinds: Vec<&'static str>,
+    /// The kinds of objects when [`Timeline::add_sources`] was last called.
+    kinds: Vec<KindStatus>,
 }
 
 /// Which entries of the timeline are requested.
@@ -83,9 +84,9 @@ impl Timeline {
         }
     }
 
-    /// Sets the kinds of objects that cannot be read, and returns those before.
-    pub(super) fn replace_failing_kinds(&self, kinds: Vec<&'static str>) -> Vec<&'static str> {
-        std::mem::replace(&mut self.entries().failing_kinds, kinds)
+    /// Sets the kinds of objects, and returns those before.
+    pub(super) fn replace_kinds(&self, kinds: &[KindStatus]) -> Vec<KindStatus> {
+        std::mem::replace(&mut self.entries().kinds, kinds.to_vec())
     }
 
     /// Returns the last `limit` entries of these types, oldest first.

@@ -6,6 +6,7 @@
 //! it. `null` means that something is not known or does not apply; a key is never omitted.
 
 mod error;
+mod policies;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod status;
 mod timeline;
 
 pub(crate) use error::ErrorDocument;
+pub(crate) use policies::{DroppedPackets, PodPolicies, PoliciesDocument};
 pub(crate) use status::*;
 pub(crate) use timeline::{EntryType, TimelineDocument, TimelineEntry};
 

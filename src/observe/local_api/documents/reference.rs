@@ -12,7 +12,11 @@ const DESCRIBED_ELSEWHERE: [&str; 2] = ["recentSyncs", "recentDrift"];
 
 /// Returns the documents by path.
 fn documents() -> Vec<(&'static str, Value)> {
-    vec![("/v1/status", value(&samples::status())), ("/v1/timeline", value(&samples::timeline()))]
+    vec![
+        ("/v1/status", value(&samples::status())),
+        ("/v1/timeline", value(&samples::timeline())),
+        ("/v1/policies", value(&samples::policies())),
+    ]
 }
 
 fn value(document: &impl Serialize) -> Value {

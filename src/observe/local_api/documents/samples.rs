@@ -52,6 +52,23 @@ pub(crate) fn timeline() -> TimelineDocument {
     }
 }
 
+/// Returns policies.
+pub(crate) fn policies() -> PoliciesDocument {
+    let policy = "NetworkPolicy shop/web".to_owned();
+    let pod =
+        PodPolicies { pod: "shop/web-1".into(), ingress: vec![policy.clone()], egress: vec![policy.clone()] };
+    let dropped =
+        DroppedPackets { policies: policy, direction: Some("ingress".into()), packets: 17, bytes: 1020 };
+    PoliciesDocument {
+        meta: TypeMeta::new("Policies"),
+        time: time(0),
+        enforced: true,
+        audit: false,
+        pods: LimitedList::new([pod], 1000),
+        drops: Some(LimitedList::new([dropped], 1000)),
+    }
+}
+
 /// Returns a status with all kinds of problems.
 pub(crate) fn status() -> StatusDocument {
     let rejected = "Service shop/api: kernel rejected an element of map service-ips: File exists";
@@ -116,9 +133,9 @@ pub(crate) fn status() -> StatusDocument {
             unserved: LimitedList::new(
                 [UnservedStatus {
                     service: "shop/web".into(),
-                    frontend: "192.0.2.1:80/TCP".into(),
+                    frontend: "192.0.2.1:80/tcp".into(),
                     shadowed_by: Some("shop/old".into()),
-                    text: "external IP 192.0.2.1:80/TCP is not served: it belongs to Service shop/old".into(),
+                    text: "external IP 192.0.2.1:80/tcp is not served: it belongs to Service shop/old".into(),
                 }],
                 100,
             ),
@@ -154,6 +171,16 @@ pub(crate) fn status() -> StatusDocument {
             name: "kube-proxy".into(),
             mode: Some("iptables".into()),
         }],
+        dropping_chains: Some(LimitedList::new(
+            [DroppingChainStatus {
+                family: "ip".into(),
+                table: "filter".into(),
+                chain: "FORWARD".into(),
+                hook: Some("forward".into()),
+                priority: 0,
+            }],
+            100,
+        )),
         omitted: OmittedStatus { events: 3, log_lines: 0, dropped_log_lines: 2 },
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct StatusDocument {
     pub(crate) conntrack: Option<ConntrackStatus>,
     /// Other service proxies that responded on this node when the daemon started.
     pub(crate) other_proxies: Vec<OtherProxy>,
+    /// The base chains of other programs that drop packets which none of their rules accepts; `null` if they cannot be read.
+    pub(crate) dropping_chains: Option<LimitedList<DroppingChainStatus>>,
     /// What was left out of the log and the Events, as there was too much.
     pub(crate) omitted: OmittedStatus,
 }
@@ -103,6 +105,9 @@ pub(crate) struct ProgramStatus {
     /// The time since then.
     pub(crate) uptime_seconds: f64,
 }
+
+/// The value of [`NodeStatus::source`] for an API server.
+pub(crate) const API_SERVER: &str = "API server";
 
 /// The node and how it is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +273,22 @@ pub(crate) struct OtherProxy {
     pub(crate) name: String,
     /// Its mode, if it is known.
     pub(crate) mode: Option<String>,
+}
+
+/// A base chain of nf_tables with the policy `drop`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DroppingChainStatus {
+    /// The family of the table, as `nft` spells it.
+    pub(crate) family: String,
+    /// The table.
+    pub(crate) table: String,
+    /// The chain.
+    pub(crate) chain: String,
+    /// The hook, as `nft` spells it.
+    pub(crate) hook: Option<String>,
+    /// The priority at the hook.
+    pub(crate) priority: i32,
 }
 
 /// Numbers of what was left out since the start.

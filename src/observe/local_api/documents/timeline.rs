@@ -72,6 +72,8 @@ pub(crate) enum EntryType {
     SourceFailed,
     /// It succeeds again.
     SourceRecovered,
+    /// Objects were listed completely again, as their watch could not be continued.
+    Relisted,
 }
 
 impl EntryType {

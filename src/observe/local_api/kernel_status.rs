@@ -1,0 +1,56 @@
+//! What the status document reads from the kernel.
+
+use std::fs;
+use std::path::Path;
+
+use portcullis_netlink::nf_tables;
+
+use super::documents::{ConntrackStatus, DroppingChainStatus, LimitedList};
+use crate::observe::policy_drops::{DropTotals, PolicyDrops};
+
+/// The largest number of chains in the document.
+const LISTED: usize = 100;
+
+/// The prefix of the names of this program's tables.
+const OWN_TABLES: &str = "portcullis";
+
+/// What was read from the kernel. `None` if it could not be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KernelStatus {
+    /// Connection tracking.
+    pub(super) conntrack: Option<ConntrackStatus>,
+    /// The base chains of other programs with the policy `drop`.
+    pub(super) dropping_chains: Option<LimitedList<DroppingChainStatus>>,
+    /// The packets that policies dropped; `None` also if there are no policies.
+    pub(super) drops: Option<DropTotals>,
+}
+
+impl KernelStatus {
+    /// Reads the kernel in the network namespace of the thread.
+    pub(super) fn read(drops: Option<&PolicyDrops>) -> Self {
+        KernelStatus {
+            conntrack: conntrack(Path::new("/proc/sys/net/netfilter")),
+            dropping_chains: dropping_chains(),
+            drops: drops.and_then(|drops| drops.totals().ok()),
+        }
+    }
+}
+
+/// Reads the entries of connection tracking and their limit below `/proc/sys/net/netfilter`.
+fn conntrack(folder: &Path) -> Option<ConntrackStatus> {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok();
+    Some(ConntrackStatus { count: read("nf_conntrack_count")?, max: read("nf_conntrack_max")? })
+}
+
+fn dropping_chains() -> Option<LimitedList<DroppingChainStatus>> {
+    let mut socket = nf_tables::open().ok()??;
+    let found = nf_tables::dropping_chains(&mut socket, |table| table.starts_with(OWN_TABLES)).ok()?;
+    let chains = found.into_iter().map(|chain| DroppingChainStatus {
+        family: chain.family.as_str().to_owned(),
+        table: chain.table,
+        chain: chain.name,
+        hook: chain.hook.map(|hook| hook.as_str().to_owned()),
+        priority: chain.priority,
+    });
+    Some(LimitedList::new(chains, LISTED))
+}
