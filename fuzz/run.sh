@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs fuzz targets with libFuzzer, one after another: run.sh SECONDS [TARGET …]
+# Runs fuzz targets with libFuzzer, one after another: run.sh SECONDS [TARGET …]. Builds only these targets.
 #
 # New inputs go to target/fuzz/TARGET, inputs that found a fault to fuzz/libfuzzer/artifacts/TARGET. Fails if there is one.
 set -euo pipefail
@@ -12,7 +12,11 @@ flags=(--fuzz-dir fuzz/libfuzzer --sanitizer none)
 [ "$#" -gt 0 ] || read -ra targets -d '' < <(cargo fuzz list --fuzz-dir fuzz/libfuzzer) || true
 [ "$#" -eq 0 ] || targets=("$@")
 
-cargo fuzz build "${flags[@]}" >&2
+if [ "$#" -eq 0 ]; then
+    cargo fuzz build "${flags[@]}" >&2
+else
+    for target in "${targets[@]}"; do cargo fuzz build "${flags[@]}" "$target" >&2; done
+fi
 failed=()
 for target in "${targets[@]}"; do
     new=${CARGO_TARGET_DIR:-target}/fuzz/$target

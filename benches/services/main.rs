@@ -124,7 +124,7 @@ impl Arguments {
 
     fn print_packets(&self) {
         println!(
-            "\nBetween two pods of a node: TCP connections, one after another; from SYN to its answer; packets of an established UDP flow:"
+            "\nBetween two pods of a node: TCP connections, one after another; from SYN to its answer; to send a packet of an established UDP flow:"
         );
         println!("{}", packets::measure(Way::Direct, 0, self.repeats));
         for &services in &self.packets {

@@ -22,6 +22,10 @@ const FIRST_SOURCE_PORT: u16 = 20_000;
 /// Payload of a datagram in bytes.
 const PAYLOAD: usize = 64;
 
+/// Number of short measurements of a packet's time, and of packets in each; all of them fit into the receive buffer.
+const MEASUREMENTS: usize = 1_000;
+const PACKETS: u32 = 50;
+
 /// Size of the receive buffer in bytes.
 const RECEIVE_BUFFER: i32 = 64 << 20;
 
@@ -76,17 +80,10 @@ impl TrafficPath {
     }
 
     /// Returns the packets per second received of a flow with one reply.
+    #[allow(dead_code, reason = "only the policies benchmark counts packets")]
     pub(crate) fn established(&self) -> f64 {
         let server = self.receiver();
-        let client = inside(&self.client, || {
-            let socket = UdpSocket::bind((self.from, 0))?;
-            socket.connect(self.to)?;
-            socket.send(b"hello")?;
-            let (_, peer) = server.recv_from(&mut [0; PAYLOAD])?;
-            server.send_to(b"hello", peer)?;
-            socket.recv(&mut [0; PAYLOAD])?;
-            Ok(socket)
-        });
+        let client = self.established_flow(&server);
         count(&server, || {
             let started = Instant::now();
             while started.elapsed() < TIME {
@@ -94,6 +91,36 @@ impl TrafficPath {
                     client.send(&[0; PAYLOAD]).expect("the server is reachable");
                 }
             }
+        })
+    }
+
+    /// Returns the time to send a packet of a flow with one reply, in which the kernel also takes it to the receiver. Other load
+    /// only adds to it, so it is a low quantile of many short measurements.
+    #[allow(dead_code, reason = "only the Services benchmark measures it")]
+    pub(crate) fn packet_time(&self) -> Duration {
+        let server = self.receiver();
+        let client = self.established_flow(&server);
+        let mut times: Vec<Duration> = (0..MEASUREMENTS)
+            .map(|_| {
+                let started = Instant::now();
+                (0..PACKETS).for_each(|_| _ = client.send(&[0; PAYLOAD]).expect("the server is reachable"));
+                started.elapsed() / PACKETS
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 20]
+    }
+
+    /// Returns the client's socket of a flow with one reply.
+    fn established_flow(&self, server: &UdpSocket) -> UdpSocket {
+        inside(&self.client, || {
+            let socket = UdpSocket::bind((self.from, 0))?;
+            socket.connect(self.to)?;
+            socket.send(b"hello")?;
+            let (_, peer) = server.recv_from(&mut [0; PAYLOAD])?;
+            server.send_to(b"hello", peer)?;
+            socket.recv(&mut [0; PAYLOAD])?;
+            Ok(socket)
         })
     }
 

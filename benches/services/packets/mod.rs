@@ -58,14 +58,14 @@ pub(crate) struct Line {
     rate: f64,
     /// From the first packet to its reply, in microseconds.
     answer: f64,
-    /// Packets per second of an established UDP flow.
-    packets: f64,
+    /// To send a packet of an established UDP flow, in microseconds.
+    packet: f64,
 }
 
-/// What one data path carried in a second each.
+/// One measurement of a data path.
 struct Sample {
     connections: Connections,
-    packets: f64,
+    packet: Duration,
 }
 
 /// Measures repeatedly, in new namespaces each time, and returns the medians.
@@ -117,18 +117,17 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
     drop(lab);
     sleep(SETTLE);
     let one = |sample: &Sample| Duration::from_secs_f64(sample.connections.rate.recip());
-    let packet = |sample: &Sample| Duration::from_secs_f64(sample.packets.recip());
     Line {
         way,
         services,
         rate: median(samples.iter().map(one)).recip(),
         answer: median(samples.iter().map(|sample| sample.connections.latency)) * 1e6,
-        packets: median(samples.iter().map(packet)).recip(),
+        packet: median(samples.iter().map(|sample| sample.packet)) * 1e6,
     }
 }
 
 fn sample(wire: &TrafficPath, repeats: usize) -> Vec<Sample> {
-    let once = |_| Sample { connections: wire.connections(), packets: wire.established() };
+    let once = |_| Sample { connections: wire.connections(), packet: wire.packet_time() };
     (0..WARM_UP + repeats).map(once).skip(WARM_UP).collect()
 }
 
@@ -163,7 +162,7 @@ impl fmt::Display for Line {
             Way::NftablesCounting => "nftables, with counters".to_owned(),
         };
         let services = if self.way == Way::Direct { String::new() } else { grouped(self.services) };
-        let (rate, packets) = (grouped(self.rate as usize), grouped(self.packets as usize));
-        write!(f, "  {way:<24}{services:>8}{rate:>12} /s{:>10.1} µs{packets:>12} /s", self.answer)
+        let rate = grouped(self.rate as usize);
+        write!(f, "  {way:<24}{services:>8}{rate:>12} /s{:>10.1} µs{:>10.2} µs", self.answer, self.packet)
     }
 }
