@@ -14,7 +14,7 @@ use crate::options::Options;
 const DIRECTORY: &str = "/proc/sys/net/ipv4/conf";
 
 /// The directory that applies to all interfaces.
-const ALL: &str = "all";
+pub(crate) const ALL: &str = "all";
 
 /// Returns the interfaces with `route_localnet` set, including `all` and `default`, sorted. `lo` is left out: no other
 /// host sends through it. Empty if the kernel has no such sysctl.

@@ -7,6 +7,7 @@ pub mod config;
 mod conntrack_settings;
 pub mod control;
 pub mod daemon;
+pub mod document;
 mod error_chain;
 mod fair_limit;
 mod file_descriptors;
@@ -34,8 +35,9 @@ pub mod termination;
 mod token_bucket;
 mod truncated_list;
 mod unknown_object;
+pub mod version;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -96,7 +98,7 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         }
         Command::Man(man) => commands::man::run(man, &mut out)?,
         Command::Completions(completions) => commands::completions::run(completions, &mut out)?,
-        Command::Version => writeln!(out, "{}", version())?,
+        Command::Version(output) => version::print(*output, &mut out)?,
         Command::Cleanup(cleanup) => {
             return Ok(exit_code(commands::cleanup::run(*cleanup, &mut out)?));
         }
@@ -190,17 +192,4 @@ fn serve(
 fn reload_config() -> Result<Config, ConfigErrors> {
     let invocation = Invocation::from_arguments(std::env::args_os(), config::read_file);
     invocation.expect("the command line was parsed at the start").config
-}
-
-/// The version of kube-proxy that Portcullis replaces.
-const KUBE_PROXY_VERSION: &str = "v1.36.2";
-
-/// Returns the output of `portcullis version`.
-pub fn version() -> String {
-    format!("Portcullis v{} (kube-proxy {KUBE_PROXY_VERSION})", env!("CARGO_PKG_VERSION"))
-}
-
-/// Returns the commit from which the program was built, if that was recorded.
-pub(crate) fn commit() -> Option<&'static str> {
-    option_env!("PORTCULLIS_COMMIT")
 }

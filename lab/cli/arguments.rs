@@ -10,7 +10,7 @@ use portcullis_lab::DataPath;
 #[command(
     name = "portcullis-lab",
     bin_name = "portcullis-lab",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("PORTCULLIS_COMMIT"), ")"),
     subcommand_required = true,
     arg_required_else_help = true
 )]

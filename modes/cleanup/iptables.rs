@@ -86,6 +86,8 @@ struct TableContents {
     other_references: BTreeMap<String, Vec<String>>,
     /// There are chains that only a kubelet creates.
     has_kubelet: bool,
+    /// Rules of other programs that match against a set of IPVS mode, by the name of the set.
+    sets_in_use: BTreeMap<String, String>,
 }
 
 /// The cleanup of one table.
@@ -120,9 +122,18 @@ impl Remover<'_> {
     }
 
     /// Finds the rules that [`Remover::remove`] would remove. Returns true if a kubelet uses the table.
-    fn find(self, result: &mut CleanupResult) -> Result<bool, ToolError> {
+    fn find(mut self, result: &mut CleanupResult) -> Result<bool, ToolError> {
         let contents = self.read()?;
-        self.report(&contents, &TableContents::default(), Ok(()), result);
+        self.keep_chains_in_use(&contents);
+        let chains = contents.chains.keys().filter(|name| !self.kept.contains_key(*name)).count();
+        self.report_removed(contents.jumps.len(), chains, result);
+        for (chain, reason) in &self.kept {
+            result.add_failure(
+                format_args!("{}: chain {chain}", self.location),
+                format_args!("it would be emptied, but is {reason}; delete that rule first"),
+            );
+        }
+        result.sets_in_use.extend(contents.sets_in_use);
         Ok(contents.has_kubelet)
     }
 
@@ -136,9 +147,10 @@ impl Remover<'_> {
                     contents.chains.insert(name.to_owned(), 0);
                 }
             } else if let Some(rule) = SavedRule::parse(line) {
+                let target = rule.target().filter(|target| self.is_proxy_chain(target));
                 if let Some(rules) = contents.chains.get_mut(rule.chain) {
                     *rules += 1;
-                } else if let Some(target) = rule.target().filter(|target| self.is_proxy_chain(target)) {
+                } else if let Some(target) = target {
                     if table.built_in().contains(&rule.chain) {
                         if !self.active.is_some_and(|active| active.has_jump(table, line)) {
                             contents.jumps.push(line.to_owned());
@@ -146,6 +158,8 @@ impl Remover<'_> {
                     } else if self.is_removed(target) {
                         contents.other_references.entry(target.to_owned()).or_default().push(line.to_owned());
                     }
+                } else if let Some(set) = matched_set(line) {
+                    contents.sets_in_use.entry(set.to_owned()).or_insert_with(|| line.trim_end().to_owned());
                 }
             }
         })?;
@@ -232,6 +246,12 @@ impl Remover<'_> {
         result
     }
 
+    fn report_removed(&self, jumps: usize, chains: usize, result: &mut CleanupResult) {
+        if chains + jumps > 0 {
+            result.removed.push(RemovedObject::Iptables { location: self.location, jumps, chains });
+        }
+    }
+
     /// Records the objects that are gone since the first reading, and those that remain.
     fn report(
         &self,
@@ -242,9 +262,7 @@ impl Remover<'_> {
     ) {
         let chains = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).count();
         let jumps = before.jumps.len().saturating_sub(after.jumps.len());
-        if chains + jumps > 0 {
-            result.removed.push(RemovedObject::Iptables { location: self.location, jumps, chains });
-        }
+        self.report_removed(jumps, chains, result);
         for name in after.chains.keys() {
             let what = format!("{}: chain {name}", self.location);
             match (self.kept.get(name), &outcome) {
@@ -266,6 +284,12 @@ impl Remover<'_> {
             result.add_failure(format_args!("{}: {jump}", self.location), reason);
         }
     }
+}
+
+/// Returns the set of a proxy that a rule matches against.
+fn matched_set(rule: &str) -> Option<&str> {
+    let (_, set) = rule.split_once("--match-set ")?;
+    set.split(' ').next().filter(|name| name.starts_with("KUBE-"))
 }
 
 /// Returns the position of a chain in the order of deletion: chains that jump to other chains first.

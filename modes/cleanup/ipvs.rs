@@ -66,7 +66,16 @@ fn find_objects(result: &mut CleanupResult) -> Result<()> {
     if let Some(sets) = &mut sets {
         let names = sets.names()?;
         let own_names = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
-        result.removed.extend(own_names.filter(|name| names.contains(name)).map(RemovedObject::IpSet));
+        for name in own_names.filter(|name| names.contains(name)) {
+            match result.sets_in_use.remove(&name) {
+                Some(rule) => result.add_failure(
+                    format_args!("ipset {name}"),
+                    format_args!("it would stay, as this rule uses it: {rule}; delete the rule first"),
+                ),
+                None => result.removed.push(RemovedObject::IpSet(name)),
+            }
+        }
+        result.sets_in_use.clear();
     }
     if Rtnetlink::open()?.link_index(DUMMY_INTERFACE)?.is_some() {
         result.removed.push(RemovedObject::Link(DUMMY_INTERFACE.to_owned()));

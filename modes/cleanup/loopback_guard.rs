@@ -7,6 +7,7 @@
 //! ```
 
 use portcullis_cluster::Family;
+use portcullis_netlink::nf_tables;
 
 use super::result::{Action, CleanupResult, KeptObject, RemovedObject};
 use super::tools::tools_for;
@@ -71,6 +72,56 @@ impl LoopbackGuard {
         })
     }
 
+    /// Returns the guard that [`LoopbackGuard::add`] would return, without adding it.
+    pub(super) fn find() -> Self {
+        if !route_localnet::is_set() {
+            return LoopbackGuard::NotNeeded;
+        }
+        match nf_tables::open() {
+            // If this fails, the guard of a cleanup cannot be added either.
+            Ok(Some(mut socket)) => {
+                let (family, name) = nftables::GUARD;
+                let exists = nftables::exists(&mut socket, family, name).unwrap_or_default();
+                LoopbackGuard::Table { added: !exists }
+            }
+            Ok(None) => LoopbackGuard::Firewall { added: !has_iptables_loopback_guard() },
+            Err(_) => LoopbackGuard::NotNeeded,
+        }
+    }
+
+    /// Returns true if the chain `KUBE-FIREWALL` would stay after the cleanup of a kernel without nf_tables.
+    pub(super) fn keeps_firewall(&self) -> bool {
+        let is_needed = || {
+            route_localnet::interfaces().iter().any(|name| name != route_localnet::ALL)
+                || find_rule_with_loopback_target().is_some()
+        };
+        self.is_firewall() && is_needed()
+    }
+
+    /// Finds the changes that [`LoopbackGuard::finish`] would make after the removal of the objects in a result.
+    pub(super) fn find_remaining(&self, result: &mut CleanupResult) {
+        let added = match self {
+            LoopbackGuard::NotNeeded => return nftables::clean(result, &[nftables::GUARD], Action::Find),
+            LoopbackGuard::Table { added } | LoopbackGuard::Firewall { added } => *added,
+        };
+        if added && result.removed.is_empty() {
+            return;
+        }
+        reset_route_localnet(result, Action::Find);
+        let mut interfaces = route_localnet::interfaces();
+        if result.removed.contains(&RemovedObject::RouteLocalnet) {
+            interfaces.retain(|name| name != route_localnet::ALL);
+        }
+        match self {
+            _ if !interfaces.is_empty() => self.keep(&interfaces, result),
+            LoopbackGuard::Table { added: false } => {
+                nftables::clean(result, &[nftables::GUARD], Action::Find);
+            }
+            // The chain is one of the objects that were found.
+            _ => {}
+        }
+    }
+
     /// Returns true if the chain `KUBE-FIREWALL` must stay.
     pub(super) fn is_firewall(&self) -> bool {
         matches!(self, LoopbackGuard::Firewall { .. })
@@ -91,6 +142,11 @@ impl LoopbackGuard {
         if nothing_removed || interfaces.is_empty() {
             return self.remove(result);
         }
+        self.keep(&interfaces, result);
+    }
+
+    /// Records that the guard stays, because of the sysctl of these interfaces.
+    fn keep(&self, interfaces: &[String], result: &mut CleanupResult) {
         let what = match self {
             LoopbackGuard::Firewall { .. } => "chain KUBE-FIREWALL",
             _ => "nf_tables table ip portcullis-loopback",

@@ -25,6 +25,6 @@ pub use detection::{DetectedMode, Implementation, detect_modes, ipvs_connections
 pub use loopback_guard::{
     LoopbackGuardError, guard_loopback, has_iptables_loopback_guard, reset_unneeded_route_localnet,
 };
-pub use removal::{find_other_modes, remove_all_modes, remove_other_modes};
+pub use removal::{find_all_modes, find_other_modes, remove_all_modes, remove_other_modes};
 pub use result::{CleanupResult, IptablesLocation, KeptObject, RemovedObject};
 pub use takeover::Takeover;

@@ -51,7 +51,11 @@ pub(super) fn clean(result: &mut CleanupResult, tables: &[Table], action: Action
 }
 
 /// Returns true if a table exists and has a chain.
-fn exists(socket: &mut Socket, family: TableFamily, name: &str) -> portcullis_netlink::Result<bool> {
+pub(super) fn exists(
+    socket: &mut Socket,
+    family: TableFamily,
+    name: &str,
+) -> portcullis_netlink::Result<bool> {
     let mut found = false;
     match list_chains(socket, family, |chain| found |= chain.table == name) {
         // The kernel has no such family.

@@ -20,6 +20,17 @@ pub fn remove_all_modes() -> CleanupResult {
     result
 }
 
+/// Returns the objects that [`remove_all_modes`] would remove, keep and be unable to remove, without changing anything.
+pub fn find_all_modes() -> CleanupResult {
+    let mut result = CleanupResult::default();
+    let guard = LoopbackGuard::find();
+    iptables::clean(&mut result, None, Action::Find, guard.keeps_firewall());
+    ipvs::find(&mut result);
+    nftables::clean(&mut result, &nftables::ALL, Action::Find);
+    guard.find_remaining(&mut result);
+    result
+}
+
 /// Removes the objects of all modes but the active one, kube-proxy's and ours, in both flavours, from the network
 /// namespace of the calling thread. Call it once the new mode serves all Services. If there are no leftovers, it reads
 /// one small table per family and flavour.

@@ -1,5 +1,6 @@
 //! The result of a cleanup, and the objects that it names.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use portcullis_cluster::Family;
@@ -15,6 +16,8 @@ pub struct CleanupResult {
     pub not_removed: Vec<KeptObject>,
     /// Objects that are kept on purpose.
     pub kept: Vec<KeptObject>,
+    /// While objects are searched: rules of other programs that match against a set of a proxy, by the name of the set.
+    pub(super) sets_in_use: BTreeMap<String, String>,
 }
 
 /// A removed object.
@@ -72,6 +75,7 @@ impl CleanupResult {
         self.removed.append(&mut other.removed);
         self.not_removed.append(&mut other.not_removed);
         self.kept.append(&mut other.kept);
+        self.sets_in_use.append(&mut other.sets_in_use);
     }
 
     pub(super) fn add_failure(&mut self, object: impl fmt::Display, reason: impl fmt::Display) {

@@ -190,6 +190,26 @@ impl Enforcer {
         Ok(removed)
     }
 
+    /// Returns the families of the tables that [`Enforcer::remove`] would remove.
+    ///
+    /// # Errors
+    /// The tables cannot be listed.
+    pub fn find() -> Result<Vec<TableFamily>, EnforceError> {
+        let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
+        let mut found = Vec::new();
+        for family in FAMILIES {
+            let mut exists = false;
+            match nf_tables::list_chains(&mut socket, family, |chain| exists |= chain.table == TABLE) {
+                Err(error) if is_without_family(&error) => {}
+                listed => listed?,
+            }
+            if exists {
+                found.push(family);
+            }
+        }
+        Ok(found)
+    }
+
     /// Removes the tables, which ends enforcement. Returns the families of the removed tables.
     ///
     /// # Errors

@@ -10,12 +10,25 @@ use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{
     self as policy_table, EnforceError, PolicyTable, TABLE, differences as differences_of_policies,
 };
+use serde::Serialize;
 
 use super::render::families;
 pub(crate) use super::unified_diff::DiffPrinter;
+use super::unified_diff::Difference;
 use crate::cluster_view::{self, LoadError};
 use crate::config::{Config, Diff};
+use crate::document::Document;
 use crate::proxy_modes;
+
+/// The content of the document.
+#[derive(Serialize)]
+struct RulesDiff {
+    mode: &'static str,
+    /// All objects of the cluster could be read.
+    complete: bool,
+    differs: bool,
+    differences: Vec<Difference>,
+}
 
 /// An error that prevents comparing.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +65,22 @@ pub enum DiffError {
 /// The cluster state or the kernel's rules cannot be read.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
     let state = cluster_view::load_node(config, diff.host.as_deref())?;
-    let mut printer = DiffPrinter { out, colour };
+    let format = diff.output.document_format();
+    let mut printer = match format {
+        None => DiffPrinter::Text { out: &mut *out, colour },
+        Some(_) => DiffPrinter::Document(Vec::new()),
+    };
     let families = families(diff.family);
     let differs = proxy_modes::driver(config.mode).diff(config, &state, &families, &mut printer)?;
     let differs = match state.policies.filter(|_| diff.family.is_none()) {
         Some(policies) => diff_policies(&policies, &mut printer)? || differs,
         None => differs,
     };
+    if let (DiffPrinter::Document(differences), Some(format)) = (printer, format) {
+        let complete = state.unreadable.check().is_ok();
+        let content = RulesDiff { mode: config.mode.name(), complete, differs, differences };
+        Document::new("RulesDiff", content).print(format, out)?;
+    }
     // Unreadable objects may be the cause of the differences.
     state.unreadable.check()?;
     Ok(differs)
@@ -170,7 +192,7 @@ mod tests {
 
     fn printed(wanted: &str, found: &str, colour: bool) -> String {
         let mut out = Vec::new();
-        let mut printer = DiffPrinter { out: &mut out, colour };
+        let mut printer = DiffPrinter::Text { out: &mut out, colour };
         printer.rules(Family::V4, &set(wanted), &set(found)).expect("writing to memory");
         String::from_utf8(out).expect("it is text")
     }

@@ -11,6 +11,7 @@ pub mod man;
 pub mod migrate;
 pub mod policy;
 pub mod render;
+mod rules_printer;
 pub mod services;
 pub mod status;
 mod unified_diff;

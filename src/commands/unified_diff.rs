@@ -1,19 +1,40 @@
-//! Prints differences as a unified diff, in sections.
+//! Prints differences as a unified diff, in sections, or collects them for a document.
 
 use std::fmt::Display;
 use std::hash::Hash;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use serde::Serialize;
 use similar::{Algorithm, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
 
 /// The number of unchanged lines around changes, as in `diff -u`.
 const CONTEXT: usize = 3;
 
-/// Prints a unified diff, optionally with colours.
-pub(crate) struct DiffPrinter<'a> {
-    pub(crate) out: &'a mut dyn Write,
-    pub(crate) colour: bool,
+/// Prints differences.
+pub(crate) enum DiffPrinter<'a> {
+    /// A unified diff, optionally with colours.
+    Text { out: &'a mut dyn Write, colour: bool },
+    /// The differences of each subject, for a document.
+    Document(Vec<Difference>),
+}
+
+/// The differences between the kernel's objects and the wanted ones of a Service, or of objects of no Service.
+#[derive(Debug, Serialize)]
+pub(crate) struct Difference {
+    /// As in the header of the unified diff.
+    subject: String,
+    objects: Vec<ObjectDifference>,
+}
+
+/// The lines of an object that differs.
+#[derive(Debug, Serialize)]
+struct ObjectDifference {
+    object: String,
+    /// The lines in the kernel.
+    kernel: Vec<String>,
+    /// The lines that should be there.
+    wanted: Vec<String>,
 }
 
 /// The kind of a line, which determines its colour.
@@ -42,6 +63,10 @@ impl LineKind {
 impl DiffPrinter<'_> {
     /// Prints the header of a subject that differs.
     pub(crate) fn header(&mut self, subject: impl Display) -> io::Result<()> {
+        if let DiffPrinter::Document(differences) = self {
+            differences.push(Difference { subject: subject.to_string(), objects: Vec::new() });
+            return Ok(());
+        }
         self.line(LineKind::File, format_args!("--- kernel/{subject}"))?;
         self.line(LineKind::File, format_args!("+++ wanted/{subject}"))
     }
@@ -51,6 +76,13 @@ impl DiffPrinter<'_> {
     where
         T: AsRef<str> + Clone + Eq + Ord + Hash,
     {
+        if let DiffPrinter::Document(differences) = self {
+            let lines = |lines: &[T]| lines.iter().map(|line| line.as_ref().to_owned()).collect();
+            let object =
+                ObjectDifference { object: section.to_owned(), kernel: lines(old), wanted: lines(new) };
+            differences.last_mut().expect("a header comes first").objects.push(object);
+            return Ok(());
+        }
         if old.is_empty() && new.is_empty() {
             return self.line(LineKind::Hunk, format_args!("@@ -0,0 +0,0 @@ {section}"));
         }
@@ -81,9 +113,10 @@ impl DiffPrinter<'_> {
     }
 
     fn line(&mut self, kind: LineKind, text: std::fmt::Arguments<'_>) -> io::Result<()> {
-        match kind.style().filter(|_| self.colour) {
-            Some(style) => writeln!(self.out, "{style}{text}{style:#}"),
-            None => writeln!(self.out, "{text}"),
+        let DiffPrinter::Text { out, colour } = self else { return Ok(()) };
+        match kind.style().filter(|_| *colour) {
+            Some(style) => writeln!(out, "{style}{text}{style:#}"),
+            None => writeln!(out, "{text}"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::command::{self, Cleanup, Command, Daemon};
+use super::command::{self, Cleanup, Command, Daemon, OutputFormat};
 use super::configuration_file;
 use super::error::{ConfigError, ConfigErrors, Warning};
 use super::flags::{self, FlagPrecedence};
@@ -75,14 +75,16 @@ impl Invocation {
                         settings.mode = migrate.to.name().to_owned();
                     }
                     match command {
-                        Command::Cleanup(_) => Command::Cleanup(Cleanup { force: settings.actions.force }),
+                        Command::Cleanup(cleanup) => {
+                            Command::Cleanup(Cleanup { force: settings.actions.force, ..cleanup })
+                        }
                         command => command,
                     }
                 })
             }
             Some((command, None)) => Self::without_settings(command),
             None if flags::last(&matches, "version").is_some_and(|value| value != "false") => {
-                Self::without_settings(Command::Version)
+                Self::without_settings(Command::Version(OutputFormat::Text))
             }
             None => Self::configured(&matches, FlagPrecedence::KubeProxy, read_file, |settings| {
                 root_command(settings)
@@ -171,7 +173,7 @@ pub(super) fn root_command(settings: &Settings) -> Command {
     if !actions.write_config_to.is_empty() {
         Command::WriteConfig(actions.write_config_to.clone().into())
     } else if actions.cleanup {
-        Command::Cleanup(Cleanup { force: actions.force })
+        Command::Cleanup(Cleanup { force: actions.force, ..Cleanup::default() })
     } else {
         Command::Daemon(Daemon { once: actions.once, init_only: actions.init_only, force: actions.force })
     }

@@ -40,9 +40,10 @@ mod yaml_document;
 mod tests;
 
 pub use command::{
-    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, DocumentFormat, Explain,
+    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain,
     Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Services, ServicesFormat, Status,
 };
+pub use command::OutputFormat as DocumentFormat;
 pub(crate) use command::{command_line, completed_command_line};
 pub use detect_local_mode::DetectLocalMode;
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};

@@ -84,7 +84,7 @@ pub async fn run(
     termination: &Termination,
 ) -> Result<(), DaemonError> {
     let start = Moment::now();
-    tracing::info!(mode = config.mode.name(), "starting {}", crate::version());
+    tracing::info!(mode = config.mode.name(), "starting {}", crate::version::version());
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let prerequisites = mode_setup::check_prerequisites(config.mode)?;

@@ -1,7 +1,8 @@
 //! iptables mode as the program uses it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fmt::Display;
+use std::io;
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{IptablesProxier, RuleSet, Tools};
@@ -10,6 +11,7 @@ use portcullis_modes::{Mode, NodeFacts, Options};
 use super::ModeDriver;
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{self, DiffError, DiffPrinter};
+use crate::commands::render::RulesPrinter;
 use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::DaemonError;
@@ -40,13 +42,12 @@ impl ModeDriver for IptablesDriver {
         view: &NodeView,
         families: &[Family],
         is_single: bool,
-        out: &mut dyn Write,
+        printer: &mut RulesPrinter<'_>,
     ) -> io::Result<()> {
         for family in families {
-            if !is_single {
-                writeln!(out, "# {family}")?;
-            }
-            write!(out, "{}", RuleSet::render(&view.desired, *family, &view.options, &view.host))?;
+            let heading = (!is_single).then_some(family as &dyn Display);
+            let rules = RuleSet::render(&view.desired, *family, &view.options, &view.host);
+            printer.part("iptables-save", Some(*family), heading, rules)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! IPVS mode as the program uses it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
@@ -16,6 +16,7 @@ use super::ModeDriver;
 use super::iptables::rules_in;
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{self, DiffError, DiffPrinter};
+use crate::commands::render::RulesPrinter;
 use crate::config::{self, Config};
 use crate::control::Wake;
 use crate::daemon::DaemonError;
@@ -61,13 +62,16 @@ impl ModeDriver for IpvsDriver {
         view: &NodeView,
         families: &[Family],
         _is_single: bool,
-        out: &mut dyn Write,
+        printer: &mut RulesPrinter<'_>,
     ) -> io::Result<()> {
         let rendered = render(config, view, families);
-        write!(out, "# ipvsadm\n{}", rendered.ipvsadm())?;
-        write!(out, "# ipset\n{}", rendered.ipset())?;
-        write!(out, "# {DUMMY_INTERFACE}\n{}", rendered.address_lines())?;
-        rendered.rules.iter().try_for_each(|(family, rules)| write!(out, "# {family}\n{rules}"))
+        printer.part("ipvsadm", None, Some(&"ipvsadm"), rendered.ipvsadm())?;
+        printer.part("ipset", None, Some(&"ipset"), rendered.ipset())?;
+        printer.part("ip", None, Some(&DUMMY_INTERFACE), rendered.address_lines())?;
+        rendered
+            .rules
+            .iter()
+            .try_for_each(|(family, rules)| printer.part("iptables-save", Some(*family), Some(family), rules))
     }
 
     fn diff(

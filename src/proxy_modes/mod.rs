@@ -5,13 +5,14 @@ mod iptables;
 mod ipvs;
 mod nftables;
 
-use std::io::{self, Write};
+use std::io;
 
 use portcullis_cluster::Family;
 use portcullis_modes::{Mode, NodeFacts, Options};
 
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{DiffError, DiffPrinter};
+use crate::commands::render::RulesPrinter;
 use crate::config::{Config, ProxyMode};
 use crate::control::Wake;
 use crate::daemon::DaemonError;
@@ -59,7 +60,7 @@ pub(crate) trait ModeDriver {
         view: &NodeView,
         families: &[Family],
         is_single: bool,
-        out: &mut dyn Write,
+        printer: &mut RulesPrinter<'_>,
     ) -> io::Result<()>;
 
     /// Prints the differences between the kernel's rules and the desired ones. Returns true if there are any.

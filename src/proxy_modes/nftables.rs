@@ -1,6 +1,6 @@
 //! nftables mode as the program uses it.
 
-use std::io::{self, Write};
+use std::io;
 
 use portcullis_cluster::Family;
 use portcullis_modes::nftables::{self, NftablesPrerequisiteError, NftablesProxier};
@@ -10,6 +10,7 @@ use portcullis_netlink::nf_tables::{self, TableFamily};
 use super::ModeDriver;
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{DiffError, DiffPrinter};
+use crate::commands::render::RulesPrinter;
 use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::DaemonError;
@@ -52,10 +53,12 @@ impl ModeDriver for NftablesDriver {
         view: &NodeView,
         families: &[Family],
         _is_single: bool,
-        out: &mut dyn Write,
+        printer: &mut RulesPrinter<'_>,
     ) -> io::Result<()> {
-        let render = |family: &Family| nftables::render(&view.desired, *family, &view.options, &view.host);
-        families.iter().try_for_each(|family| write!(out, "{}", render(family)))
+        families.iter().try_for_each(|family| {
+            let table = nftables::render(&view.desired, *family, &view.options, &view.host);
+            printer.part("nft", Some(*family), None, table)
+        })
     }
 
     fn diff(

@@ -47,6 +47,23 @@ fn add_foreign_rules(flavour: Flavour) {
     }
 }
 
+/// Searches for the objects of all modes, then removes them. Fails if the search changes anything, or announces something
+/// else than what is removed, kept and left.
+fn remove_all_modes() -> CleanupResult {
+    let snapshot = || [run("nft list ruleset"), run("ip link"), run("ipset list -n"), route_localnet()];
+    let before = snapshot();
+    let found = cleanup::find_all_modes();
+    assert_eq!(snapshot(), before, "the search changes nothing");
+    let done = cleanup::remove_all_modes();
+    assert_eq!(found.removed, done.removed);
+    assert_eq!(found.kept, done.kept);
+    let objects = |result: &CleanupResult| -> Vec<String> {
+        result.not_removed.iter().map(|left| left.object.clone()).collect()
+    };
+    assert_eq!(objects(&found), objects(&done));
+    done
+}
+
 /// Returns the total numbers of removed jumps and chains.
 fn counts(done: &CleanupResult) -> (usize, usize) {
     done.removed.iter().fold((0, 0), |(all_jumps, all_chains), removed| match removed {
@@ -64,12 +81,12 @@ fn rules_are_removed_and_foreign_rules_kept() {
                 let before = saved(flavour);
                 Node::new(flavour, state).sync();
                 assert_ne!(saved(flavour), before, "{flavour:?} {state}");
-                let done = cleanup::remove_all_modes();
+                let done = remove_all_modes();
                 assert_eq!(done.not_removed, [], "{flavour:?} {state}");
                 assert_eq!(saved(flavour), before, "{flavour:?} {state}");
                 // KUBE-FIREWALL and its two jumps belong to the kubelet.
                 assert_eq!(counts(&done).0, 2 * 12, "{flavour:?} {state}: {:?}", done.removed);
-                assert_eq!(cleanup::remove_all_modes(), CleanupResult::default(), "nothing is left to do");
+                assert_eq!(remove_all_modes(), CleanupResult::default(), "nothing is left to do");
             });
         }
     }
@@ -80,7 +97,7 @@ fn kube_firewall_is_removed_if_no_kubelet_runs() {
     for flavour in FLAVOURS {
         inside(|| {
             Node::new(flavour, "mixed").sync();
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             assert_eq!(done.not_removed, [], "{flavour:?}");
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}: {}", saved(flavour));
             assert_eq!(counts(&done).0, 2 * 14, "{flavour:?}: {:?}", done.removed);
@@ -92,14 +109,14 @@ fn kube_firewall_is_removed_if_no_kubelet_runs() {
 fn both_flavours_are_cleaned_and_legacy_tables_are_not_created() {
     inside(|| {
         Node::new(Flavour::Nft, "mixed").sync();
-        cleanup::remove_all_modes();
+        remove_all_modes();
         for family in portcullis_netlink::Family::ALL {
             assert_eq!(portcullis_netlink::xtables::tables(family).unwrap(), Vec::<String>::new());
         }
         for flavour in FLAVOURS {
             Node::new(flavour, "mixed").sync();
         }
-        assert!(cleanup::remove_all_modes().is_complete());
+        assert!(remove_all_modes().is_complete());
         for flavour in FLAVOURS {
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
         }
@@ -114,7 +131,7 @@ fn chain_in_use_is_emptied_kept_and_reported() {
             Node::new(flavour, "mixed").sync();
             run(&format!("{tool} -w 60 -t nat -N MINE"));
             run(&format!("{tool} -w 60 -t nat -A MINE -d 192.0.2.1 -j KUBE-SERVICES"));
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             let [left] = done.not_removed.as_slice() else { panic!("{flavour:?}: {:?}", done.not_removed) };
             assert!(left.object.ends_with("table nat: chain KUBE-SERVICES"), "{left}");
             assert!(left.reason.contains("-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"), "{left}");
@@ -123,7 +140,7 @@ fn chain_in_use_is_emptied_kept_and_reported() {
             assert_eq!(kube, [":KUBE-SERVICES -", "-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"], "{flavour:?}");
 
             run(&format!("{tool} -w 60 -t nat -F MINE"));
-            assert!(cleanup::remove_all_modes().is_complete(), "{flavour:?}");
+            assert!(remove_all_modes().is_complete(), "{flavour:?}");
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
         });
     }
@@ -150,7 +167,7 @@ fn thousands_of_chains_are_removed() {
             rules += "-A KUBE-SEP-0000000000000000 -j KUBE-SVC-0000000000002599\n-D KUBE-SVC-0000000000002599 1\nCOMMIT\n";
             feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), &rules);
             let start = std::time::Instant::now();
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             println!("{flavour:?}: {} chains in {:?}", 2 * SERVICES + 2, start.elapsed());
             assert_eq!(
                 (done.not_removed.as_slice(), counts(&done)),
@@ -169,7 +186,7 @@ fn tables_of_nftables_mode_are_removed_and_others_kept() {
             run(&format!("nft add table {table}"));
             run(&format!("nft add chain {table} one"));
         }
-        let done = cleanup::remove_all_modes();
+        let done = remove_all_modes();
         assert_eq!(done.not_removed, []);
         let gone = ["ip kube-proxy", "ip6 kube-proxy", "ip portcullis"];
         assert_eq!(done.removed, gone.map(|table| RemovedObject::NftTable(table.to_owned())));
@@ -227,7 +244,7 @@ COMMIT
             feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), RULES);
             run("ip link add kube-ipvs0 type bridge");
             run("ip addr add 10.96.0.1/32 dev kube-ipvs0");
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             assert_eq!(done.not_removed, [], "{flavour:?}");
             assert_eq!(counts(&done), (5, 9), "{flavour:?}");
             let rules = saved(flavour);
@@ -245,7 +262,7 @@ fn set_in_use_is_reported() {
     inside(|| {
         run("ipset create KUBE-CLUSTER-IP hash:ip,port");
         run("iptables-legacy -w 60 -A INPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j DROP");
-        let done = cleanup::remove_all_modes();
+        let done = remove_all_modes();
         let [left] = done.not_removed.as_slice() else { panic!("{:?}", done.not_removed) };
         assert_eq!(left.object, "ipset KUBE-CLUSTER-IP");
         assert_eq!(run("ipset list -n"), "KUBE-CLUSTER-IP\n");
@@ -276,15 +293,11 @@ fn route_localnet_is_reset_with_the_rules_that_protect_loopback() {
     for flavour in FLAVOURS {
         with_route_localnet(&["all"], || {
             Node::new(flavour, "mixed").sync();
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             assert!(done.removed.contains(&RemovedObject::RouteLocalnet), "{flavour:?}: {:?}", done.removed);
             assert_eq!((done.not_removed, done.kept), (vec![], vec![]), "{flavour:?}");
             assert_eq!(route_localnet(), "0", "{flavour:?}");
-            assert_eq!(
-                cleanup::remove_all_modes(),
-                CleanupResult::default(),
-                "{flavour:?}: nothing is left to do"
-            );
+            assert_eq!(remove_all_modes(), CleanupResult::default(), "{flavour:?}: nothing is left to do");
             assert!(!run("nft list tables").contains(GUARD), "{flavour:?}");
         });
     }
@@ -294,7 +307,7 @@ fn route_localnet_is_reset_with_the_rules_that_protect_loopback() {
 fn loopback_stays_protected_while_route_localnet_is_set_on_an_interface() {
     with_route_localnet(&["all", "cni0"], || {
         run("nft add table ip portcullis");
-        let done = cleanup::remove_all_modes();
+        let done = remove_all_modes();
         assert_eq!(
             done.removed,
             [RemovedObject::NftTable("ip portcullis".into()), RemovedObject::RouteLocalnet]
@@ -302,11 +315,11 @@ fn loopback_stays_protected_while_route_localnet_is_set_on_an_interface() {
         assert_eq!((done.not_removed.len(), done.kept.len()), (0, 1));
         assert!(done.kept[0].reason.contains("net.ipv4.conf.cni0.route_localnet"), "{}", done.kept[0]);
         assert_eq!(run("nft list tables"), GUARD);
-        let again = cleanup::remove_all_modes();
+        let again = remove_all_modes();
         assert_eq!((again.removed.len(), again.kept), (0, done.kept), "it is still set");
         set_route_localnet("cni0", "0");
         let table = RemovedObject::NftTable("ip portcullis-loopback".into());
-        assert_eq!(cleanup::remove_all_modes().removed, [table], "and now it is not");
+        assert_eq!(remove_all_modes().removed, [table], "and now it is not");
     });
 }
 
@@ -320,7 +333,7 @@ fn route_localnet_is_kept_if_a_rule_of_other_software_needs_it() {
                 &format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)),
                 &format!("*nat\n{rule}\nCOMMIT\n"),
             );
-            let done = cleanup::remove_all_modes();
+            let done = remove_all_modes();
             assert_eq!(route_localnet(), "1", "{flavour:?}");
             let kept: Vec<String> = done.kept.iter().map(ToString::to_string).collect();
             assert!(kept.iter().any(|kept| kept.contains("--to-destination 127.0.0.1:8181")), "{kept:?}");
@@ -332,7 +345,7 @@ fn route_localnet_is_kept_if_a_rule_of_other_software_needs_it() {
 #[test]
 fn route_localnet_of_a_node_without_a_proxy_is_not_changed() {
     with_route_localnet(&["all", "cni0"], || {
-        assert_eq!(cleanup::remove_all_modes(), CleanupResult::default());
+        assert_eq!(remove_all_modes(), CleanupResult::default());
         assert_eq!((route_localnet().as_str(), run("nft list tables").as_str()), ("1", ""));
     });
 }

@@ -38,7 +38,8 @@ use self::explanation::{ClientExplanation, Explanation, Verdict};
 use super::cluster_lookup::ClusterLookup;
 use super::render::families;
 use crate::cluster_view;
-use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
+use crate::config::{AddressFamily, Config, Explain, ProtocolArgument};
+use crate::document::Document;
 
 pub use error::ExplainError;
 pub use probe::{Agreement, ProbeError};
@@ -83,12 +84,9 @@ pub fn explain_index(
     let to = destination(arguments)?;
     let cluster = ClusterLookup::new(config, index);
     let explanation = explain_connections(&cluster, arguments, &from, &to)?;
-    match arguments.output {
-        OutputFormat::Text => text::print(&explanation, out)?,
-        OutputFormat::Json => {
-            let text = serde_json::to_string_pretty(&explanation).map_err(std::io::Error::from)?;
-            writeln!(out, "{text}")?;
-        }
+    match arguments.output.document_format() {
+        None => text::print(&explanation, out)?,
+        Some(format) => Document::new("Explanation", &explanation).print(format, out)?,
     }
     let agreement = explanation.connections.iter().filter_map(|connection| connection.probe.as_ref());
     Ok(match agreement.map(|probe| probe.agreement).max() {

@@ -17,8 +17,9 @@ use std::io::{self, Write};
 use portcullis_modes::SyncError;
 
 use crate::cluster_view::{self, LoadError};
-use crate::config::{Config, Migrate, OutputFormat};
+use crate::config::{Config, Migrate};
 use crate::daemon::{DaemonError, mode_setup};
+use crate::document::Document;
 use migration_report::MigrationReport;
 
 /// An error that prevents a migration.
@@ -57,7 +58,8 @@ pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bo
     }
     let prerequisites = mode_setup::check_prerequisites(config.mode);
     let mut report = MigrationReport::new(config, migrate, &state, &prerequisites)?;
-    let is_text = migrate.output == OutputFormat::Text;
+    let format = migrate.output.document_format();
+    let is_text = format.is_none();
     if is_text {
         text::print(&report, out)?;
     }
@@ -67,9 +69,8 @@ pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bo
     } else if migrate.apply && is_text {
         writeln!(out, "\nNothing was changed.")?;
     }
-    if !is_text {
-        let text = serde_json::to_string_pretty(&report).map_err(io::Error::from)?;
-        writeln!(out, "{text}")?;
+    if let Some(format) = format {
+        Document::new("Migration", &report).print(format, out)?;
     }
     state.unreadable.check()?;
     Ok(match &report.applied {

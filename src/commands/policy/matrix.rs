@@ -17,6 +17,7 @@ use crate::commands::cluster_lookup::{ClusterLookup, PortNumber};
 use crate::commands::explain::argument::{MalformedArgument, parse_port_number};
 use crate::commands::render::families;
 use crate::config::{Config, Matrix, OutputFormat};
+use crate::document::Document;
 
 /// Error of `portcullis policy matrix`.
 #[derive(Debug, thiserror::Error)]
@@ -113,10 +114,9 @@ pub fn matrix_of_index(
     }
     let (rows, columns) = (rows(&world, &shown, command), columns(&shown, command));
     let tables = tables(world.compiled(), &rows, &columns, &ports_and_families(&ports, &addresses, command));
-    if command.output == OutputFormat::Json {
-        let json = serde_json::to_string_pretty(&JsonMatrix::new(&rows, &columns, &tables));
-        writeln!(out, "{}", json.map_err(io::Error::from)?)?;
-        return Ok(());
+    if let Some(format) = command.output.document_format() {
+        let matrix = MatrixContent::new(&rows, &columns, &tables);
+        return Ok(Document::new("PolicyMatrix", matrix).print(format, out)?);
     }
     let mut tables = merged(tables);
     let grouped = match is_grouped {
@@ -170,42 +170,42 @@ fn ports_and_families(
     all.into_iter().collect()
 }
 
-/// The output of `-o json`.
+/// The content of the document.
 #[derive(Serialize)]
-struct JsonMatrix<'a> {
+struct MatrixContent<'a> {
     /// The destination of each character.
     columns: Vec<&'a str>,
-    tables: Vec<JsonTable<'a>>,
+    tables: Vec<TableContent<'a>>,
 }
 
 #[derive(Serialize)]
-struct JsonTable<'a> {
+struct TableContent<'a> {
     /// All ports and families to which this table applies.
-    connections: Vec<JsonConnection>,
-    rows: Vec<JsonRow<'a>>,
+    connections: Vec<ConnectionContent>,
+    rows: Vec<RowContent<'a>>,
 }
 
 #[derive(Serialize)]
-struct JsonConnection {
+struct ConnectionContent {
     port: u16,
     protocol: &'static str,
     family: &'static str,
 }
 
 #[derive(Serialize)]
-struct JsonRow<'a> {
+struct RowContent<'a> {
     from: &'a str,
     /// A character for each column.
     to: String,
 }
 
-impl<'a> JsonMatrix<'a> {
+impl<'a> MatrixContent<'a> {
     fn new(rows: &'a [MatrixEndpoint], columns: &'a [MatrixEndpoint], tables: &[MatrixTable]) -> Self {
-        let table = |table: &MatrixTable| JsonTable {
+        let table = |table: &MatrixTable| TableContent {
             connections: table
                 .ports
                 .iter()
-                .map(|at| JsonConnection {
+                .map(|at| ConnectionContent {
                     port: at.port.0,
                     protocol: at.port.1.as_str(),
                     family: at.family.as_str(),
@@ -214,10 +214,10 @@ impl<'a> JsonMatrix<'a> {
             rows: rows
                 .iter()
                 .zip(&table.cells)
-                .map(|(from, cells)| JsonRow { from: &from.name, to: cells.iter().collect() })
+                .map(|(from, cells)| RowContent { from: &from.name, to: cells.iter().collect() })
                 .collect(),
         };
-        JsonMatrix {
+        MatrixContent {
             columns: columns.iter().map(|column| column.name.as_str()).collect(),
             tables: tables.iter().map(table).collect(),
         }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{Config, DocumentFormat, Status};
+use crate::config::{Config, OutputFormat, Status};
 use crate::local_client::{LocalClient, LocalClientError};
 use crate::observe::local_api::documents::StatusDocument;
 use crate::output::Output;
@@ -82,7 +82,7 @@ pub(crate) fn run<W: Write>(
     let mut verdict = Verdict::Unknown;
     while !out.is_closed() {
         let response = request(&client);
-        if is_terminal && arguments.output == DocumentFormat::Text {
+        if is_terminal && arguments.output == OutputFormat::Text {
             out.write_all(CLEAR.as_bytes())?;
         }
         match response {
@@ -91,13 +91,13 @@ pub(crate) fn run<W: Write>(
                 print(&document, arguments.output, has_colors, true, out)?;
             }
             // The daemon may be restarting.
-            Err(error) if arguments.output == DocumentFormat::Text => {
+            Err(error) if arguments.output == OutputFormat::Text => {
                 verdict = Verdict::Unknown;
                 writeln!(out, "{error}")?;
             }
             Err(error) => return Err(StatusError::NoDaemon(error.to_string())),
         }
-        if !is_terminal && arguments.output == DocumentFormat::Text {
+        if !is_terminal && arguments.output == OutputFormat::Text {
             writeln!(out)?;
         }
         out.flush()?;
@@ -115,21 +115,21 @@ fn request(client: &LocalClient) -> Result<StatusDocument, LocalClientError> {
 /// Prints a document. `is_one_of_many`: JSON documents are lines, and YAML documents are separated.
 fn print(
     document: &StatusDocument,
-    format: DocumentFormat,
+    format: OutputFormat,
     has_colors: bool,
     is_one_of_many: bool,
     out: &mut dyn Write,
 ) -> Result<(), StatusError> {
     let encode = |error: &dyn std::fmt::Display| StatusError::Encode(error.to_string());
     match format {
-        DocumentFormat::Text => screen::print(document, has_colors, out)?,
-        DocumentFormat::Json if is_one_of_many => {
+        OutputFormat::Text => screen::print(document, has_colors, out)?,
+        OutputFormat::Json if is_one_of_many => {
             writeln!(out, "{}", serde_json::to_string(document).map_err(|error| encode(&error))?)?;
         }
-        DocumentFormat::Json => {
+        OutputFormat::Json => {
             writeln!(out, "{}", serde_json::to_string_pretty(document).map_err(|error| encode(&error))?)?;
         }
-        DocumentFormat::Yaml => {
+        OutputFormat::Yaml => {
             let text = serde_saphyr::to_string(document).map_err(|error| encode(&error))?;
             let separator = if is_one_of_many { "---\n" } else { "" };
             writeln!(out, "{separator}{}", text.trim_end_matches('\n'))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::AddressFamily;
+use super::{AddressFamily, OutputFormat};
 
 /// Explain whether a connection is delivered, where, and by which rules. The source of the cluster state (manifests or
 /// an API server) and the settings are in the [configuration](crate::config::Config).
@@ -63,14 +63,4 @@ pub enum ProtocolArgument {
     /// SCTP
     #[value(alias = "SCTP")]
     Sctp,
-}
-
-/// Output format.
-#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// Text for people
-    #[default]
-    Text,
-    /// JSON for programs
-    Json,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 /// Print a manual page.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,6 @@ pub struct Man {
     #[arg(value_name = "COMMAND")]
     pub command: Vec<String>,
     /// Write all pages to a folder instead, as portcullis.1, portcullis-render.1 and so on
-    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command", value_hint = ValueHint::DirPath)]
     pub all_to: Option<PathBuf>,
 }

@@ -1,11 +1,13 @@
 //! Subcommands, and the daemon, which runs without one.
 
+mod cleanup;
 mod completions;
 mod diff;
 mod explain;
 mod lab;
 mod man;
 mod migrate;
+mod output_format;
 mod policy;
 mod render;
 mod services;
@@ -17,15 +19,17 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
+pub use cleanup::Cleanup;
 pub use completions::{CompletionShell, Completions};
 pub use diff::Diff;
-pub use explain::{Explain, OutputFormat, ProtocolArgument};
+pub use explain::{Explain, ProtocolArgument};
 pub use man::Man;
 pub use migrate::Migrate;
+pub use output_format::OutputFormat;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
 pub use services::{Services, ServicesFormat};
-pub use status::{DocumentFormat, Status};
+pub use status::Status;
 
 use super::flags;
 
@@ -58,8 +62,8 @@ pub enum Command {
     Man(Man),
     /// Print a shell completion script.
     Completions(Completions),
-    /// Print the version (`version`, `--version`).
-    Version,
+    /// Print the version (`version`, `--version`, `-V`).
+    Version(OutputFormat),
 }
 
 /// Options of the daemon.
@@ -70,13 +74,6 @@ pub struct Daemon {
     /// Perform the setup that needs full root privileges and exit (`--init-only`).
     pub init_only: bool,
     /// Ignore the NetworkPolicy lock of another process (`--force`).
-    pub force: bool,
-}
-
-/// Options of the cleanup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cleanup {
-    /// Remove the NetworkPolicy table even while another process enforces policies (`--force`).
     pub force: bool,
 }
 
@@ -99,11 +96,12 @@ pub(crate) fn completed_command_line() -> clap::Command {
 pub(super) fn parser() -> clap::Command {
     let version = Arg::new("version")
         .long("version")
+        .short('V')
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("true")
         .action(ArgAction::Append)
-        .help("Print the version and exit");
+        .help("Print the version and the commit, and exit");
     let status = Status::augment_args(with_settings_shown(clap::Command::new("status"), &["config", "socket"]))
         .about(
             "Print the state of the daemon that runs on this node; exit status 1 if it is not healthy, 2 if that cannot be determined",
@@ -148,9 +146,9 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(policy)
         .subcommand(migrate)
         .subcommand(
-            with_settings(clap::Command::new("cleanup"))
+            Cleanup::augment_args(with_settings(clap::Command::new("cleanup")))
                 .args(flags::arguments().into_iter().filter(|argument| argument.get_id().as_str() == "force"))
-                .about("Remove the rules of all proxy modes from the kernel"),
+                .about("Remove the rules of all proxy modes from the kernel; exit status 1 if something could not be removed"),
         )
         .subcommand(lab::subcommand())
         .subcommand(
@@ -160,7 +158,18 @@ pub(super) fn parser() -> clap::Command {
             Completions::augment_args(clap::Command::new("completions"))
                 .about("Print a shell completion script"),
         )
-        .subcommand(clap::Command::new("version").about("Print the version"))
+        .subcommand(version_subcommand())
+}
+
+fn version_subcommand() -> clap::Command {
+    let output = Arg::new("output")
+        .long("output")
+        .short('o')
+        .value_name("FORMAT")
+        .value_parser(clap::value_parser!(OutputFormat))
+        .default_value("text")
+        .help("Output format");
+    clap::Command::new("version").about("Print the version and the commit").arg(output)
 }
 
 const ALL_SETTINGS: &str = "All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
@@ -243,10 +252,13 @@ pub(super) fn subcommand(
             (Command::Policy(Policy::Matrix(Matrix::from_arg_matches(inner)?)), Some(inner))
         }
         "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
-        "cleanup" => (Command::Cleanup(Cleanup::default()), Some(inner)),
+        "cleanup" => (Command::Cleanup(Cleanup::from_arg_matches(inner)?), Some(inner)),
         "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
         "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
         "lab" => (Command::Lab(lab::arguments(inner)), None),
-        _ => (Command::Version, None),
+        _ => {
+            let output = inner.get_one::<OutputFormat>("output").copied().unwrap_or_default();
+            (Command::Version(output), None)
+        }
     }))
 }

@@ -36,7 +36,7 @@ pub struct Matrix {
     /// Print one row and column per pod; do not group pods with the same connectivity
     #[arg(long)]
     pub no_group: bool,
-    /// Output format; json never groups pods
+    /// Output format; json and yaml never group pods
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }

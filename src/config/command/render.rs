@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::OutputFormat;
 
 /// Print the rules for a cluster state. The source of the state and the settings are in the
 /// [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Render {
     /// YAML file with the node's interfaces and addresses [default: those of this machine]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub host: Option<PathBuf>,
     /// Print only the rules of this IP family, without the NetworkPolicy table, which is for both families
     #[arg(long, value_name = "FAMILY")]
@@ -17,6 +19,9 @@ pub struct Render {
     /// Print only the NetworkPolicy table, in nft syntax (requires --network-policy)
     #[arg(long, conflicts_with = "family")]
     pub only_policies: bool,
+    /// Output format
+    #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+    pub output: OutputFormat,
 }
 
 /// An IP family on the command line.

@@ -1,6 +1,8 @@
 //! Arguments of `portcullis status`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use super::OutputFormat;
 
 /// Print the state of the daemon that runs on this node. Its socket is in the [configuration](crate::config::Config).
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,16 +12,5 @@ pub struct Status {
     pub watch: bool,
     /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
-    pub output: DocumentFormat,
-}
-
-/// Output format of commands that print a document of the local API.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DocumentFormat {
-    /// Text for people
-    Text,
-    /// JSON for programs
-    Json,
-    /// YAML
-    Yaml,
+    pub output: OutputFormat,
 }

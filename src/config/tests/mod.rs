@@ -119,11 +119,17 @@ fn malformed_command_lines_are_errors() {
 #[test]
 fn commands() {
     let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only, force: false });
-    let cleanup = |force| Command::Cleanup(Cleanup { force });
+    let cleanup = |force| Command::Cleanup(Cleanup { force, ..Cleanup::default() });
     let render = |host: Option<&str>, family| {
-        Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
+        Command::Render(Render {
+            host: host.map(PathBuf::from),
+            family,
+            only_policies: false,
+            output: OutputFormat::Text,
+        })
     };
-    let policies = Command::Render(Render { host: None, family: None, only_policies: true });
+    let policies =
+        Command::Render(Render { host: None, family: None, only_policies: true, output: OutputFormat::Text });
     let lab = |arguments: &[&str]| Command::Lab(arguments.iter().map(Into::into).collect());
     let explain = Explain {
         from: "a".into(),
@@ -150,17 +156,26 @@ fn commands() {
         (&["--cleanup=false"], daemon(false, false)),
         (&["cleanup", "--mode", "ipvs"], cleanup(false)),
         (&["cleanup", "--force"], cleanup(true)),
+        (
+            &["cleanup", "--dry-run", "-o", "json"],
+            Command::Cleanup(Cleanup { dry_run: true, output: OutputFormat::Json, force: false }),
+        ),
         (&["--cleanup", "--write-config-to", "a"], Command::WriteConfig("a".into())),
-        (&["version"], Command::Version),
-        (&["--version"], Command::Version),
-        (&["--version=raw"], Command::Version),
+        (&["version"], Command::Version(OutputFormat::Text)),
+        (&["--version"], Command::Version(OutputFormat::Text)),
+        (&["-V"], Command::Version(OutputFormat::Text)),
+        (&["version", "-o", "yaml"], Command::Version(OutputFormat::Yaml)),
+        (&["--version=raw"], Command::Version(OutputFormat::Text)),
         (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
         (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
         (&["explain", "--from", "a", "--to", "b:80"], Command::Explain(explain.clone())),
         (&["explain", "--to=b:80", "--from=a", "--manifests=f", "-o", "text"], Command::Explain(explain)),
         (&["policy", "matrix", "-n", "a", "--port", "80"], Command::Policy(matrix)),
         (&["render", "--only-policies", "--network-policy"], policies),
-        (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
+        (
+            &["diff", "--kubeconfig", "k"],
+            Command::Diff(Diff { host: None, family: None, output: OutputFormat::Text }),
+        ),
         (&["lab"], lab(&[])),
         (&["lab", "--help"], lab(&["--help"])),
         (

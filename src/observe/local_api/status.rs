@@ -18,6 +18,7 @@ use crate::observe::health::{FailedChecks, HealthProblem, HealthStatus};
 use crate::observe::policy_drops::DropTotals;
 use crate::observe::reported_statuses::LastReport;
 use crate::source::KindStatus;
+use crate::version;
 
 /// The number of syncs and of restores that the document has.
 const RECENT: usize = 5;
@@ -53,8 +54,8 @@ pub(super) fn document(
         event_loop,
         program: ProgramStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: crate::commit().map(str::to_owned),
-            kube_proxy_version: crate::KUBE_PROXY_VERSION.to_owned(),
+            commit: version::COMMIT.map(str::to_owned),
+            kube_proxy_version: version::KUBE_PROXY.to_owned(),
             pid: std::process::id(),
             started: facts.started.wall(),
             uptime_seconds: seconds(now.since(facts.started)),

@@ -1,6 +1,7 @@
 //! `kubernetes_build_info`: version of the program.
 
 use super::register::Registrar;
+use crate::version;
 
 /// Minor version of the Kubernetes release whose kube-proxy Portcullis replaces.
 pub const KUBERNETES_MINOR: u32 = 36;
@@ -8,14 +9,14 @@ pub const KUBERNETES_MINOR: u32 = 36;
 /// Returns the version in `kubernetes_build_info`: kube-proxy's, with Portcullis' as build metadata, so that
 /// alerts on version skew between components work as with kube-proxy.
 pub fn git_version() -> String {
-    format!("v1.{KUBERNETES_MINOR}.0+portcullis.{}", env!("CARGO_PKG_VERSION"))
+    format!("v1.{KUBERNETES_MINOR}.0+portcullis.{}", version::VERSION)
 }
 
 pub(super) fn register(to: Registrar<'_>) {
     let labels: [(&str, &str); 9] = [
         ("build_date", ""),
         ("compiler", "rustc"),
-        ("git_commit", ""),
+        ("git_commit", version::COMMIT.unwrap_or_default()),
         ("git_tree_state", ""),
         ("git_version", &git_version()),
         ("go_version", ""),

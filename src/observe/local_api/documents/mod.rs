@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::moment::Moment;
 
 /// The version of all documents.
-pub(crate) const API_VERSION: &str = "portcullis.io/v1";
+pub(crate) use crate::document::API_VERSION;
 
 /// The head of each document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
