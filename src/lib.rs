@@ -16,6 +16,7 @@ mod file_watch;
 mod generated_docs;
 pub mod host;
 pub mod host_file;
+pub mod kubectl_plugin;
 mod local_client;
 pub mod logging;
 mod memory;
@@ -51,7 +52,7 @@ use portcullis_modes::external_program;
 use termination::{OnSignal, Termination};
 
 /// The exit status if the configuration is invalid or the command failed.
-const FAILED: u8 = 2;
+pub(crate) const FAILED: u8 = 2;
 
 /// Runs the command of the command line.
 pub fn run(invocation: Invocation) -> ExitCode {
@@ -65,6 +66,11 @@ pub fn run(invocation: Invocation) -> ExitCode {
 }
 
 fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
+    if let (Command::Bundle(bundle), Err(_)) = (&invocation.command, &invocation.config) {
+        // An invalid configuration is a part of the archive.
+        logging::start(Config::default().logging, Delivery::Direct);
+        return Ok(exit_code(commands::bundle::run(invocation, bundle)?));
+    }
     let config = match &invocation.config {
         Ok(config) => config,
         Err(errors) => anyhow::bail!("invalid configuration:\n{errors}"),
@@ -101,6 +107,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Version(output) => version::print(*output, &mut out)?,
         Command::Cleanup(cleanup) => {
             return Ok(exit_code(commands::cleanup::run(*cleanup, &mut out)?));
+        }
+        Command::Bundle(bundle) => {
+            return Ok(exit_code(commands::bundle::run(invocation, bundle)?));
         }
         Command::Diff(diff) => {
             let colour = output::has_colors(&io::stdout());

@@ -55,6 +55,7 @@ const PAGES: [&[&str]; 21] = [
     &["policy", "matrix"],
     &["migrate"],
     &["cleanup"],
+    &["bundle"],
     &["lab"],
     &["lab", "apply"],
     &["lab", "down"],
@@ -79,6 +80,17 @@ fn every_manual_page_is_well_formed_and_has_all_flags() {
         assert_eq!(serious, [""; 0], "{page:?}");
         let name = [&["portcullis"], page].concat().join("-");
         assert!(roff.contains(&format!(".TH {name} 1 ")), "{name}:\n{roff}");
+        let sections: Vec<&str> = match page {
+            [] => vec!["EXIT STATUS", "FILES", "SEE ALSO"],
+            // They have subcommands with pages of their own.
+            ["policy"] => vec!["SEE ALSO"],
+            ["lab", ..] => Vec::new(),
+            _ => vec!["EXIT STATUS", "SEE ALSO"],
+        };
+        for section in sections {
+            let headings = [format!(".SH {section}\n"), format!(".SH \"{section}\"\n")];
+            assert!(headings.iter().any(|heading| roff.contains(heading)), "{section} of {name}:\n{roff}");
+        }
         for flag in flags(page) {
             let written = flag.replace('-', "\\-");
             assert!(roff.contains(&format!("\\fB{written}\\fR")), "{flag} of {page:?}");

@@ -81,7 +81,7 @@ impl LoopbackGuard {
             // If this fails, the guard of a cleanup cannot be added either.
             Ok(Some(mut socket)) => {
                 let (family, name) = nftables::GUARD;
-                let exists = nftables::exists(&mut socket, family, name).unwrap_or_default();
+                let exists = nf_tables::has_table(&mut socket, family, name).unwrap_or_default();
                 LoopbackGuard::Table { added: !exists }
             }
             Ok(None) => LoopbackGuard::Firewall { added: !has_iptables_loopback_guard() },

@@ -1,7 +1,6 @@
 //! Removal of the nf_tables tables of kube-proxy and of Portcullis.
 
-use portcullis_netlink::nf_tables::{self, TableFamily, delete_table, list_chains};
-use portcullis_netlink::socket::Socket;
+use portcullis_netlink::nf_tables::{self, TableFamily, delete_table, has_table};
 
 use super::result::{Action, CleanupResult, RemovedObject};
 use crate::nftables::{GUARD_TABLE, TABLE};
@@ -40,26 +39,12 @@ pub(super) fn clean(result: &mut CleanupResult, tables: &[Table], action: Action
         let table = format!("{} {name}", family.as_str());
         let found = match action {
             Action::Remove => delete_table(&mut socket, family, name),
-            Action::Find => exists(&mut socket, family, name),
+            Action::Find => has_table(&mut socket, family, name),
         };
         match found {
             Ok(true) => result.removed.push(RemovedObject::NftTable(table)),
             Ok(false) => {}
             Err(error) => result.add_failure(format_args!("nf_tables table {table}"), error),
         }
-    }
-}
-
-/// Returns true if a table exists and has a chain.
-pub(super) fn exists(
-    socket: &mut Socket,
-    family: TableFamily,
-    name: &str,
-) -> portcullis_netlink::Result<bool> {
-    let mut found = false;
-    match list_chains(socket, family, |chain| found |= chain.table == name) {
-        // The kernel has no such family.
-        Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
-        listed => listed.map(|()| found),
     }
 }

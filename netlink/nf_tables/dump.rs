@@ -53,6 +53,18 @@ pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opti
     read_once(socket, family, name)
 }
 
+/// Returns true if a table exists. A kernel without its family has none.
+///
+/// # Errors
+/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN.
+pub fn has_table(socket: &mut Socket, family: TableFamily, name: &str) -> Result<bool> {
+    match one(socket, family, m::GETTABLE, |out| _ = out.text(a::TABLE_NAME, name), |_| Ok(())) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn read_once(
     socket: &mut Socket,
     family: TableFamily,

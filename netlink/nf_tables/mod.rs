@@ -46,7 +46,7 @@ pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
 pub use desired_table::DesiredTable;
 pub use dropping_chains::{DroppingChain, dropping_chains};
-pub use dump::{UnknownObjects, read, read_counters, read_element_counters, read_elements};
+pub use dump::{UnknownObjects, has_table, read, read_counters, read_element_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{RulesetEvents, TransactionEvent};
 pub use expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};

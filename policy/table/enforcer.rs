@@ -198,12 +198,7 @@ impl Enforcer {
         let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         let mut found = Vec::new();
         for family in FAMILIES {
-            let mut exists = false;
-            match nf_tables::list_chains(&mut socket, family, |chain| exists |= chain.table == TABLE) {
-                Err(error) if is_without_family(&error) => {}
-                listed => listed?,
-            }
-            if exists {
+            if nf_tables::has_table(&mut socket, family, TABLE)? {
                 found.push(family);
             }
         }

@@ -5,8 +5,36 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap_mangen::Man as Page;
+use clap_mangen::roff::{Roff, bold, italic, roman};
 
+use super::exit_statuses::{self, ExitStatuses};
 use crate::config::{Man, command_line};
+
+/// Files of the daemon, for its page.
+const FILES: [(&str, &str); 7] = [
+    (
+        "/etc/portcullis/config.yaml",
+        "configuration of the systemd unit: a KubeProxyConfiguration, or Portcullis TOML (--config)",
+    ),
+    ("/etc/default/portcullis", "PORTCULLIS_ARGS: more flags of the systemd unit"),
+    ("/run/xtables.lock", "lock of the iptables tools, which pods must share with the host"),
+    ("/proc/sys/net", "kernel settings that the daemon reads and sets"),
+    ("/var/run/secrets/kubernetes.io/serviceaccount", "credentials of a pod, without --kubeconfig"),
+    ("/usr/share/doc/portcullis", "documentation: operating.md, settings.md, metrics.md and others"),
+    ("/lib/modules", "kernel modules that the daemon loads with modprobe(8)"),
+];
+
+/// Pages that the page of the daemon refers to.
+const SUBCOMMANDS: &[&str] = &[
+    "portcullis-render",
+    "portcullis-diff",
+    "portcullis-explain",
+    "portcullis-policy-matrix",
+    "portcullis-migrate",
+    "portcullis-cleanup",
+    "portcullis-bundle",
+    "portcullis-lab",
+];
 
 /// The date on the pages. Constant, so that the output is reproducible.
 const DATE: &str = "2026-11-26";
@@ -62,7 +90,59 @@ fn render(command: clap::Command, out: &mut impl Write) -> io::Result<()> {
         .manual("Portcullis")
         .source(concat!("Portcullis ", env!("CARGO_PKG_VERSION")))
         .date(DATE)
-        .render(out)
+        .render(out)?;
+    closing_sections(&title(&command)).to_writer(out)
+}
+
+/// Returns the sections that are not about the command line.
+fn closing_sections(title: &str) -> Roff {
+    let mut roff = Roff::new();
+    let name = title.trim_start_matches("portcullis").trim_start_matches('-');
+    let commands: &[&str] = match name {
+        "" => &["", "--once"],
+        "policy-matrix" => &["policy matrix"],
+        _ => &[name],
+    };
+    let known: Vec<&ExitStatuses> =
+        commands.iter().filter_map(|command| exit_statuses::of_command(command)).collect();
+    if !known.is_empty() {
+        roff.control("SH", ["EXIT STATUS"]);
+    }
+    for ExitStatuses { command, success, failure, error } in known {
+        if command.starts_with("--") {
+            roff.text([roman("With "), bold(*command), roman(":")]);
+        }
+        let rows = [("0", Some(*success)), ("1", *failure), ("2", Some(*error))];
+        for (status, meaning) in rows.into_iter().filter_map(|(status, meaning)| Some((status, meaning?))) {
+            roff.control("TP", []);
+            roff.text([bold(status)]);
+            roff.text([roman(meaning)]);
+        }
+    }
+    if name.is_empty() {
+        roff.control("SH", ["FILES"]);
+        for (path, meaning) in FILES {
+            roff.control("TP", []);
+            roff.text([italic(path)]);
+            roff.text([roman(meaning)]);
+        }
+    }
+    let own = match name {
+        "" => SUBCOMMANDS,
+        _ => &["portcullis"],
+    };
+    let others: &[&str] = match name {
+        "" | "render" | "diff" | "cleanup" | "migrate" => {
+            &["nft(8)", "iptables(8)", "ipvsadm(8)", "ipset(8)", "conntrack(8)"]
+        }
+        "bundle" => &["journalctl(1)", "tar(1)"],
+        _ => &[],
+    };
+    roff.control("SH", ["SEE ALSO"]);
+    let own = own.iter().map(|page| format!("{page}(1)"));
+    let pages: Vec<String> = own.chain(others.iter().map(|page| (*page).to_owned())).collect();
+    roff.text([roman(pages.join(", "))]);
+    roff
 }
 
 fn title(command: &clap::Command) -> String {

@@ -19,7 +19,7 @@ use super::{setting_table, toml_file};
 use crate::bounded_file::{self, MAX_CONFIGURATION};
 
 /// Prints the help or the error of clap, and exits.
-fn exit(error: &clap::Error) -> ! {
+pub(crate) fn exit(error: &clap::Error) -> ! {
     let is_error = error.use_stderr();
     // A closed pipe is not a failure, and a failure to print an error cannot be reported.
     match error.print() {
@@ -48,7 +48,10 @@ pub struct Invocation {
     pub warnings: Vec<Warning>,
     /// The file of `--config`. kube-proxy exits when it changes, so that its supervisor restarts it.
     pub config_file: Option<PathBuf>,
+    /// The configuration with defaults in place of invalid settings.
+    pub(crate) without_invalid: Config,
     pub(super) settings: Settings,
+    pub(super) origins: Origins,
 }
 
 impl Invocation {
@@ -104,6 +107,23 @@ impl Invocation {
         kube_proxy_configuration::write(&self.settings)
     }
 
+    /// Returns the settings as Portcullis TOML.
+    pub fn toml_configuration(&self) -> String {
+        toml_file::write(&self.settings)
+    }
+
+    /// Returns the settings that are not defaults, a line each with the place where it was set.
+    pub fn setting_origins(&self) -> Vec<String> {
+        let mut settings = self.settings.clone();
+        let given = setting_table::settings().filter(|setting| !self.origins.is_default(setting.id()));
+        given
+            .map(|setting| {
+                let value = (setting.field_ref)(&mut settings).to_string();
+                format!("{} = {value}  ({})", setting.id(), self.origins.origin(setting.id()))
+            })
+            .collect()
+    }
+
     /// Returns the content of the file of [`Command::WriteConfig`]: a `KubeProxyConfiguration`, or TOML if the file name
     /// ends in `.toml` or a setting has no field in a `KubeProxyConfiguration`, which is a warning.
     pub fn configuration_for(&self, path: &Path) -> (String, Option<Warning>) {
@@ -128,9 +148,11 @@ impl Invocation {
         Self {
             command,
             config: Ok(Config::default()),
+            without_invalid: Config::default(),
             warnings: Vec::new(),
             config_file: None,
             settings: Settings::default(),
+            origins: Origins::default(),
         }
     }
 
@@ -163,7 +185,15 @@ impl Invocation {
         let Validated { config, errors: more, warnings: more_warnings } = validate(&settings, &origins);
         errors.extend(more);
         warnings.extend(more_warnings);
-        Self { command, config: ConfigErrors::unless_empty(errors, config), warnings, config_file, settings }
+        Self {
+            command,
+            without_invalid: config.clone(),
+            config: ConfigErrors::unless_empty(errors, config),
+            warnings,
+            config_file,
+            settings,
+            origins,
+        }
     }
 }
 

@@ -40,15 +40,14 @@ mod yaml_document;
 mod tests;
 
 pub use command::{
-    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain,
-    Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Services, ServicesFormat, Status,
+    AddressFamily, Bundle, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man,
+    Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Services, ServicesFormat, Status,
 };
-pub use command::OutputFormat as DocumentFormat;
-pub(crate) use command::{command_line, completed_command_line};
+pub(crate) use command::{command_line, completed_command_line, has_settings};
 pub use detect_local_mode::DetectLocalMode;
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;
-pub(crate) use invocation::read_file;
+pub(crate) use invocation::{exit, read_file};
 pub(crate) use name_suggestion::{closest, nearest};
 pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{

@@ -14,6 +14,7 @@
 
 mod fault;
 pub(crate) mod fault_proxy;
+mod pod_streams;
 mod resource;
 mod response;
 mod selector;
@@ -30,6 +31,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch as signal};
 
 pub(crate) use fault::Fault;
+pub(crate) use pod_streams::PodPrograms;
 use store::Store;
 use watch::Command;
 
@@ -80,6 +82,7 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     watches: Mutex<Vec<mpsc::UnboundedSender<Command>>>,
     requests: Mutex<Vec<Request>>,
+    programs: Mutex<Option<PodPrograms>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,6 +114,7 @@ impl ApiServer {
             faults: Mutex::default(),
             watches: Mutex::default(),
             requests: Mutex::default(),
+            programs: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
@@ -176,6 +180,11 @@ impl ApiServer {
         let path = folder.join("kubeconfig");
         std::fs::write(&path, config.to_string()).expect("the folder can be written");
         path
+    }
+
+    /// Sets what runs in the pods, for `kubectl exec` and `kubectl logs`.
+    pub(crate) fn run_in_pods(&self, programs: PodPrograms) {
+        *lock(&self.shared.programs) = Some(programs);
     }
 
     /// Creates or replaces an object and returns its revision.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::fault::{Fault, FaultKind};
+use super::pod_streams;
 use super::resource::Resource;
 use super::selector::Selector;
 use super::watch::Watch;
@@ -54,6 +55,16 @@ async fn respond(
             &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}),
         );
     }
+    if let Some(groups) = group_discovery(path) {
+        return json_response(200, &groups);
+    }
+    let programs = lock(&shared.programs).clone();
+    if let (Some(programs), ["api", "v1", "namespaces", _, "pods", pod, subresource @ ("exec" | "log")]) =
+        (programs, path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice())
+    {
+        let (pod, subresource) = ((*pod).to_owned(), (*subresource).to_owned());
+        return pod_streams::respond(programs, &pod, &subresource, request).await;
+    }
     if let Some(version) = path.strip_prefix("/apis/").filter(|rest| rest.matches('/').count() == 1) {
         return discovery(&shared, version, &settings.absent);
     }
@@ -76,6 +87,25 @@ async fn respond(
             watch(shared, resource, selector, &parameters, settings.streaming)
         }
         None => list(&shared, resource, &selector, &parameters),
+    }
+}
+
+/// The versions and groups, and the resources of the core group, as kubectl requests them.
+fn group_discovery(path: &str) -> Option<Value> {
+    match path {
+        "/api" => Some(json!({"kind": "APIVersions", "versions": ["v1"]})),
+        "/apis" => Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})),
+        "/api/v1" => {
+            let resources = Resource::of_version("v1").map(|resource| {
+                json!({
+                    "name": resource.plural, "singularName": resource.kind.to_lowercase(), "kind": resource.kind,
+                    "namespaced": resource.namespaced, "verbs": ["get", "list", "watch", "create"],
+                })
+            });
+            let resources: Vec<Value> = resources.collect();
+            Some(json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": resources}))
+        }
+        _ => None,
     }
 }
 

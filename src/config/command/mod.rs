@@ -1,5 +1,6 @@
 //! Subcommands, and the daemon, which runs without one.
 
+mod bundle;
 mod cleanup;
 mod completions;
 mod diff;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
+pub use bundle::Bundle;
 pub use cleanup::Cleanup;
 pub use completions::{CompletionShell, Completions};
 pub use diff::Diff;
@@ -56,6 +58,8 @@ pub enum Command {
     Policy(Policy),
     /// Switch this node to another proxy mode, or print the plan for it.
     Migrate(Migrate),
+    /// Write a support archive about this node.
+    Bundle(Bundle),
     /// Create a throwaway cluster in network namespaces.
     Lab(Vec<OsString>),
     /// Print a manual page.
@@ -90,6 +94,13 @@ pub(crate) fn completed_command_line() -> clap::Command {
     let mut command = parser().mut_subcommand("lab", |_| lab::with_verbs());
     command.build();
     command
+}
+
+/// Returns true if a subcommand, or a subcommand of it, accepts the settings of the daemon.
+pub(crate) fn has_settings(name: &str) -> bool {
+    let has = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_id() == "config");
+    let parser = parser();
+    parser.find_subcommand(name).is_some_and(|command| has(command) || command.get_subcommands().any(has))
 }
 
 /// Returns the clap command.
@@ -149,6 +160,11 @@ pub(super) fn parser() -> clap::Command {
             Cleanup::augment_args(with_settings(clap::Command::new("cleanup")))
                 .args(flags::arguments().into_iter().filter(|argument| argument.get_id().as_str() == "force"))
                 .about("Remove the rules of all proxy modes from the kernel; exit status 1 if something could not be removed"),
+        )
+        .subcommand(
+            Bundle::augment_args(with_settings(clap::Command::new("bundle")))
+                .about("Write a support archive about this node, without secrets; exit status 1 if a part is missing")
+                .after_help(ALL_SETTINGS),
         )
         .subcommand(lab::subcommand())
         .subcommand(
@@ -253,6 +269,7 @@ pub(super) fn subcommand(
         }
         "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
         "cleanup" => (Command::Cleanup(Cleanup::from_arg_matches(inner)?), Some(inner)),
+        "bundle" => (Command::Bundle(Bundle::from_arg_matches(inner)?), Some(inner)),
         "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
         "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
         "lab" => (Command::Lab(lab::arguments(inner)), None),
