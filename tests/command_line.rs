@@ -44,7 +44,7 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 21] = [
+const PAGES: [&[&str]; 22] = [
     &[],
     &["status"],
     &["render"],

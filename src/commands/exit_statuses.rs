@@ -22,7 +22,7 @@ const NOT_PRINTED: &str = "nothing could be printed, or the command line is inva
 const UNKNOWN: &str = "unknown: the cluster's objects, the kernel or the configuration could not be read";
 
 /// Every command with its exit statuses.
-pub(crate) const EXIT_STATUSES: [ExitStatuses; 13] = [
+pub(crate) const EXIT_STATUSES: [ExitStatuses; 14] = [
     statuses(
         "",
         "a signal ended the daemon",
@@ -41,13 +41,19 @@ pub(crate) const EXIT_STATUSES: [ExitStatuses; 13] = [
         Some("the daemon is not healthy"),
         "unknown: the daemon does not run or respond, or has not synced yet",
     ),
+    statuses(
+        "services",
+        "the Services were printed; with --problems, there are none",
+        Some("with --problems, Services have problems"),
+        "unknown: an argument names no object, or the cluster's objects could not be read",
+    ),
     statuses("render", "the rules were printed", None, UNKNOWN),
     statuses("diff", "the kernel has the wanted rules", Some("there are differences"), UNKNOWN),
     statuses(
         "explain",
-        "the connection reaches an endpoint",
-        Some("it does not"),
-        "unknown: an argument names no object, or the cluster's objects could not be read",
+        "the connection reaches an endpoint; with --probe, the packet did what was predicted",
+        Some("it does not; with --probe, the packet did something else"),
+        "unknown: an argument names no object, the cluster's objects could not be read, or the probe does not show it",
     ),
     statuses("policy matrix", "the matrix was printed", None, UNKNOWN),
     statuses(
