@@ -147,13 +147,7 @@ fn archive_of_a_running_daemon_is_complete() {
         assert!(archive.files["log.txt"].contains("first sync is done"));
         assert!(archive.files["daemon/status.json"].contains("\"kind\":\"Status\""));
         assert!(archive.files["daemon/timeline.json"].contains("\"kind\":\"Timeline\""));
-        for part in [
-            "kernel/sysctls.txt",
-            "kernel/modules.txt",
-            "kernel/version.txt",
-            "rules/wanted.txt",
-            "version.txt",
-        ] {
+        for part in ["kernel/sysctls.txt", "kernel/version.txt", "rules/wanted.txt", "version.txt"] {
             assert!(!archive.files[part].is_empty(), "{part}");
         }
         assert!(archive.files["kernel/sysctls.txt"].contains("net.ipv4.ip_forward = "));
