@@ -24,11 +24,14 @@ const ERROR: u8 = 3;
 /// A message that closes another channel.
 const CLOSE: u8 = 255;
 
+/// Returns the program to run for a command in a pod; `None` if there is no such container.
+type Exec = dyn Fn(&str, &[String]) -> Option<std::process::Command> + Send + Sync;
+
 /// What runs in the pods.
 #[derive(Clone)]
 pub(crate) struct PodPrograms {
-    /// Returns the program to run for a command in a pod; `None` if there is no such container.
-    pub(crate) exec: Arc<dyn Fn(&str, &[String]) -> Option<std::process::Command> + Send + Sync>,
+    /// Runs commands.
+    pub(crate) exec: Arc<Exec>,
     /// Returns the log of a pod.
     pub(crate) log: Arc<dyn Fn(&str) -> String + Send + Sync>,
 }

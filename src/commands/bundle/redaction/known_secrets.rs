@@ -183,6 +183,6 @@ fn aligned(encoding: &Encoding, secret: &str, offset: usize) -> String {
     let text = encoding.encode(&bytes);
     // The first characters have bits of the bytes before, the last one may have bits of those after.
     let first = [0, 2, 3][offset];
-    let last = text.len() - usize::from(bytes.len() % 3 != 0);
+    let last = text.len() - usize::from(!bytes.len().is_multiple_of(3));
     text.get(first..last).unwrap_or_default().to_owned()
 }
