@@ -140,6 +140,7 @@ fn limits_exclude_no_useful_service() {
             Some(expected) => {
                 assert!(oversized.len() == 1 && oversized[0].contains(expected), "{what}: {oversized:?}");
                 assert_eq!(cluster.frontends("s2"), 0, "{what}");
+                assert_eq!(cluster.desired.service_count(), 2, "{what}: also the one that was never served");
             }
         }
         assert_eq!(cluster.frontends("s1"), 1, "{what}: other Services are served");
@@ -154,6 +155,7 @@ fn oversized_service_keeps_its_last_version_until_it_is_within_the_limits() {
     assert_eq!(cluster.frontends("s1"), 2);
     assert!(cluster.apply("s1", large).is_empty(), "its rules do not change");
     assert_eq!((cluster.frontends("s1"), cluster.oversized().len()), (2, 1));
+    assert_eq!(cluster.desired.service_count(), 1);
     assert!(cluster.apply("s1", Size { endpoints: 3, ..large }).is_empty(), "nor with other endpoints");
 
     // A Service of a higher rank gets an external IP that the last version has.

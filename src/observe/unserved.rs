@@ -118,3 +118,52 @@ pub(crate) fn log_all(desired: &Desired) {
 fn summary(unserved: &[UnservedFrontend]) -> String {
     truncated_list::clauses(unserved, NAMED)
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::desired::DirtyServices;
+    use portcullis_cluster::{Event, Index, Name, Object};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Returns a Service with external IPs, of which the oldest one with an address is served there.
+    fn service(name: &str, external_ips: &[&str]) -> Event {
+        let number = name.trim_start_matches('s');
+        let address = format!("10.96.0.{number}");
+        let object = json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": format!("2026-01-01T00:00:0{number}Z")},
+            "spec": {"clusterIP": address, "clusterIPs": [address], "externalIPs": external_ips, "ports": [{"port": 80}]},
+        });
+        Event::Applied(Object::parse(Kind::Service, object).expect("a valid object").object)
+    }
+
+    fn deleted(name: &str) -> Event {
+        Event::Deleted(ObjectKey { kind: Kind::Service, name: NamespacedName::new("ns", name) })
+    }
+
+    #[test]
+    fn counts_follow_the_changed_services() {
+        let (mut index, mut frontends) = (Index::new(), UnservedFrontends::default());
+        let allowed = ["192.0.2.0/24".parse().expect("a block")];
+        let mut desired = Desired::new(Name::new("node")).with_external_cidrs(&allowed);
+        // The change, and the numbers of shadowed and of not allowed frontends; `None` if they are not reported.
+        let rows = [
+            (service("s1", &["192.0.2.1", "192.0.2.2"]), None),
+            (service("s2", &["192.0.2.1", "192.0.2.2"]), Some((2, 0))),
+            (service("s3", &["192.0.2.1", "198.51.100.1"]), Some((3, 1))),
+            (service("s4", &[]), None),
+            (service("s2", &["192.0.2.1", "198.51.100.2"]), Some((2, 2))),
+            (deleted("s1"), Some((1, 2))),
+            (deleted("s3"), Some((0, 1))),
+            (deleted("s2"), Some((0, 0))),
+        ];
+        for (number, (event, expected)) in rows.into_iter().enumerate() {
+            let mut dirty = DirtyServices::default();
+            dirty.extend(index.handle(event));
+            desired.update(&index, dirty);
+            let counts = frontends.update(&mut desired).and_then(|report| report.counts);
+            assert_eq!(counts.map(|counts| (counts.shadowed, counts.not_allowed)), expected, "row {number}");
+        }
+    }
+}

@@ -21,12 +21,18 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 /// A folder of scripts, with faults that can be set and cleared while a daemon runs.
 pub(crate) struct FakeTools {
     folder: PathBuf,
+    flavour: &'static str,
 }
 
 impl FakeTools {
     /// Creates the scripts in a folder. Only the default flavour of the tools is found.
     pub(crate) fn new(folder: &Path) -> Self {
-        let tools = FakeTools { folder: folder.join("tools") };
+        FakeTools::with_flavour(folder, "")
+    }
+
+    /// The same, with the tools of a flavour as the default ones: `-legacy` or `-nft`.
+    pub(crate) fn with_flavour(folder: &Path, flavour: &'static str) -> Self {
+        let tools = FakeTools { folder: folder.join("tools"), flavour };
         fs::create_dir(&tools.folder).unwrap();
         TOOLS.iter().for_each(|tool| tools.put(tool));
         tools
@@ -79,7 +85,7 @@ impl FakeTools {
         let script = format!(
             "#!/bin/sh\nreal={}\nif [ -e {folder}/{tool}.fault ]; then\necho $$ >> {folder}/runs\n. {folder}/{tool}.fault\nfi\n\
              exec $real \"$@\"\n",
-            real(tool).display()
+            real(&tool.replace("tables", &format!("tables{}", self.flavour))).display()
         );
         let file = self.folder.join(tool);
         // A script that is being written cannot be executed.

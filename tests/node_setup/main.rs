@@ -21,6 +21,7 @@ mod file_faults;
 #[path = "../drop_in/http.rs"]
 mod http;
 mod in_place;
+mod ipvs_tool_faults;
 mod kernel_settings;
 mod limits;
 mod local_api;

@@ -105,8 +105,15 @@ const READING: &[Fault] = &[
     Fault { case: "is missing", tool: "iptables", script: None, reported: "is iptables installed?" },
 ];
 
+/// Returns the rules of table nat of a flavour of the tools.
+fn rules_of(flavour: &str) -> String {
+    namespace::run(&format!("iptables{flavour}-save -t nat"))
+}
+
 /// A daemon with fake tools, the Service shop/web, and its endpoints in turn.
 struct Bench {
+    /// The flavour of the tools, as the end of their names.
+    flavour: &'static str,
     tools: FakeTools,
     server: ApiServer,
     daemon: Daemon,
@@ -116,16 +123,25 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Bench::with_flavour("")
+    }
+
+    fn with_flavour(flavour: &'static str) -> Self {
         let node = Node::new();
-        let tools = FakeTools::new(node.folder.path());
+        let tools = FakeTools::with_flavour(node.folder.path(), flavour);
         let server = server("10.244.0.1");
         let mut daemon = node.spawn(command(&tools, &server));
         daemon.wait_until("it serves both families", || {
             let text = get(METRICS, "/metrics").unwrap_or_default();
             text.matches("\nkubeproxy_sync_proxy_rules_last_timestamp_seconds{").count() == 2
         });
-        assert!(rules().contains("10.244.0.1:8080"));
-        Bench { tools, server, daemon, endpoint: 1, _node: node }
+        let bench = Bench { flavour, tools, server, daemon, endpoint: 1, _node: node };
+        assert!(bench.rules().contains("10.244.0.1:8080"));
+        bench
+    }
+
+    fn rules(&self) -> String {
+        rules_of(self.flavour)
     }
 
     fn address(&self) -> String {
@@ -169,10 +185,10 @@ impl Bench {
     fn wait_for_recovery(&mut self, fault: &Fault) {
         let start = Instant::now();
         self.tools.repair(fault.tool);
-        let address = format!("{}:8080", self.address());
+        let (address, flavour) = (format!("{}:8080", self.address()), self.flavour);
         let what = format!("{}: it recovers", fault.case);
         self.daemon.wait_until(&what, || {
-            let rules = rules();
+            let rules = rules_of(flavour);
             let endpoints = rules.lines().filter(|line| line.contains("--to-destination"));
             let is_served = endpoints.eq_by_address(&address);
             is_served && get(HEALTH, "/healthz").is_some_and(|text| text.contains(" 200 "))
@@ -215,14 +231,24 @@ fn command(tools: &FakeTools, server: &ApiServer) -> Command {
 
 #[test]
 fn faults_of_writing_keep_the_rules_and_are_recovered_from() {
+    faults_of_writing("-nft");
+}
+
+/// The legacy tool replaces a table as a whole.
+#[test]
+fn faults_of_writing_with_the_legacy_tool_keep_the_rules_and_are_recovered_from() {
+    faults_of_writing("-legacy");
+}
+
+fn faults_of_writing(flavour: &'static str) {
     namespace::inside(|| {
-        let mut bench = Bench::new();
+        let mut bench = Bench::with_flavour(flavour);
         for fault in WRITING {
-            let before = rules();
+            let before = bench.rules();
             bench.break_tool(fault);
             bench.change();
             bench.wait_for_report(fault);
-            assert_eq!(without_counters(&rules()), without_counters(&before), "{}", fault.case);
+            assert_eq!(without_counters(&bench.rules()), without_counters(&before), "{}", fault.case);
             bench.wait_for_recovery(fault);
         }
         assert!(bench.tools.runs().iter().all(|pid| !is_running(*pid)), "all runs have ended");
@@ -296,24 +322,24 @@ fn foreign_rules_that_are_not_utf8_prevent_nothing() {
     });
 }
 
-/// Tools that cannot be used from the start: the daemon exits with the reason, or serves.
+/// Tools that cannot be used from the start: the daemon exits with the reason, and writes nothing.
 #[test]
 fn start_with_faulty_tools() {
-    // The fault of `iptables`, and text of the error; `None` if the daemon serves.
-    let rows: [(&str, &str, Option<&str>); 6] = [
-        ("prints no version", "[ \"$1\" = --version ] && exit 0", None),
-        ("prints nonsense", "[ \"$1\" = --version ] && { printf 'v\\377x.y (nf_tables)\\n'; exit 0; }", None),
+    // The fault of `iptables`, and text of the error.
+    let rows: [(&str, &str, &str); 6] = [
+        ("prints no version", "[ \"$1\" = --version ] && exit 0", "printed no version"),
         (
-            "fails",
-            "[ \"$1\" = --version ] && { echo 'cannot execute' >&2; exit 126; }",
-            Some("cannot execute"),
+            "prints nonsense",
+            "[ \"$1\" = --version ] && { printf 'v\\377x.y (nf_tables)\\n'; exit 0; }",
+            "printed no version",
         ),
-        ("hangs", "exec sleep 1000", Some("iptables --version did not end within")),
-        ("prints without end", "exec yes v1", Some("printed more than")),
+        ("fails", "[ \"$1\" = --version ] && { echo 'cannot execute' >&2; exit 126; }", "cannot execute"),
+        ("hangs", "exec sleep 1000", "iptables --version did not end within"),
+        ("prints without end", "exec yes v1", "printed more than"),
         (
             "hangs when it lists",
             "[ \"$1\" = --version ] || exec sleep 1000",
-            Some("-S POSTROUTING did not end within"),
+            "-S POSTROUTING did not end within",
         ),
     ];
     for (case, script, error) in rows {
@@ -323,16 +349,34 @@ fn start_with_faulty_tools() {
             tools.set_fault("iptables", script);
             let server = server("10.244.0.1");
             let mut daemon = node.spawn(command(&tools, &server));
-            match error {
-                None => daemon.wait_until(case, || rules().contains("10.244.0.1:8080")),
-                Some(error) => {
-                    let status = daemon.wait_for_exit();
-                    assert!(!status.success() && daemon.log().contains(error), "{case}: {}", daemon.log());
-                    assert!(!rules().contains("KUBE-"), "{case}: nothing is written");
-                }
-            }
+            let status = daemon.wait_for_exit();
+            assert!(!status.success() && daemon.log().contains(error), "{case}: {}", daemon.log());
+            assert!(!rules().contains("KUBE-"), "{case}: nothing is written");
         });
     }
+}
+
+/// IPVS is not loaded here, and a modprobe that hangs is killed.
+#[test]
+fn hanging_modprobe_ends_the_start_with_the_reason() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let tools = FakeTools::new(node.folder.path());
+        tools.set_fault("modprobe", "exec sleep 1000");
+        let server = server("10.244.0.1");
+        let mut command = program();
+        command.args(["--mode=ipvs", "--master", &server.url()]).env("PATH", tools.path());
+        command.arg(format!("--tool-timeout={TIME_LIMIT}s"));
+        let mut daemon = node.spawn(command);
+        let status = daemon.wait_for_exit();
+        let log = daemon.log();
+        assert!(!status.success() && log.contains("this kernel has no IPVS"), "{log}");
+        assert!(log.contains("did not end within 3.0 s and was killed"), "{log}");
+        assert!(
+            !tools.runs().is_empty() && tools.runs().iter().all(|pid| !is_running(*pid)),
+            "all runs have ended"
+        );
+    });
 }
 
 fn without_counters(rules: &str) -> Vec<String> {
