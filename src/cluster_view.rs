@@ -16,8 +16,8 @@ use crate::daemon;
 use crate::host_file::{HostFile, HostFileError};
 use crate::observe::unserved;
 use crate::source::{
-    AccessError, FileErrors, Manifests, PathError, Selection, SourceConfig, UnreadableObjects,
-    read_manifests, unsupported_policies,
+    Access, AccessError, FileErrors, KubectlFiles, Manifests, PathError, Selection, SourceConfig,
+    UnreadableObjects, read_manifests, unsupported_policies,
 };
 use crate::{host, node};
 
@@ -41,6 +41,8 @@ pub struct ClusterView {
     pub index: Index,
     /// Objects that could not be read, and are left out.
     pub unreadable: UnreadableObjects,
+    /// The namespace of the kubeconfig's context, or of the service account; `None` for manifests.
+    pub default_namespace: Option<String>,
 }
 
 impl UnreadableObjects {
@@ -120,7 +122,7 @@ pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
 }
 
 fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<&HostFile>) -> NodeView {
-    let ClusterView { index, unreadable } = cluster;
+    let ClusterView { index, unreadable, .. } = cluster;
     let index = &index;
     let node = index.node(&name);
     if node.is_none() {
@@ -171,7 +173,7 @@ fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
     let mut index = Index::new();
     objects.into_iter().for_each(|object| _ = index.handle(Event::Applied(object)));
     let unreadable = UnreadableObjects(errors.iter().flat_map(FileErrors::lines).collect());
-    Ok(ClusterView { index, unreadable })
+    Ok(ClusterView { index, unreadable, default_namespace: None })
 }
 
 fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView, LoadError> {
@@ -179,7 +181,16 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
     let runtime = runtime.expect("a runtime of one thread needs only a few file descriptors");
     runtime.block_on(async {
         let (sink, mut events) = tokio::sync::mpsc::channel(16);
-        let source = crate::source::spawn(api_server_source(api, selections), sink).await?;
+        let access = access(api);
+        let credentials = access.credentials();
+        let with_credentials = |reason| format!("{reason}; credentials: {credentials}");
+        tracing::info!(%credentials, "reading the API server");
+        let config = SourceConfig::ApiServer {
+            access: access.clone(),
+            selections,
+            options: crate::source::ListWatchOptions::default(),
+        };
+        let source = crate::source::spawn(config, sink).await?;
         let mut index = Index::new();
         let start = Instant::now();
         while !source.health().synced() {
@@ -189,12 +200,12 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
                 Err(_) => {}
             }
             if let Some(reason) = source.health().list_timeout(start, api.request_timeout) {
-                return Err(LoadError::Silent(api.request_timeout, reason));
+                return Err(LoadError::Silent(api.request_timeout, with_credentials(reason)));
             }
             if let Some(reason) =
                 source.health().list_timeout(start, Duration::ZERO).filter(|_| start.elapsed() > LIST_TIMEOUT)
             {
-                return Err(LoadError::TimedOut(LIST_TIMEOUT, reason));
+                return Err(LoadError::TimedOut(LIST_TIMEOUT, with_credentials(reason)));
             }
         }
         while let Ok(batch) = events.try_recv() {
@@ -202,7 +213,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
         }
         let unreadable = UnreadableObjects(source.health().unreadable());
         source.stop().await;
-        Ok(ClusterView { index, unreadable })
+        Ok(ClusterView { index, unreadable, default_namespace: access.default_namespace().await })
     })
 }
 
@@ -214,7 +225,20 @@ pub(crate) fn source_config(config: &Config, controllers: &[Declaration]) -> Sou
     }
 }
 
+/// Returns the address and credentials of an API server. Commands find them as kubectl does.
+fn access(api: &ApiServer) -> Access {
+    let kubectl = api.kubectl.as_ref();
+    Access {
+        kubeconfig: api.kubeconfig.clone(),
+        master: api.master.clone(),
+        kubectl: kubectl.map(|kubectl| Box::new(KubectlFiles::from_environment(kubectl.context.clone()))),
+    }
+}
+
 fn api_server_source(api: &ApiServer, selections: Vec<Selection>) -> SourceConfig {
-    let access = crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() };
-    SourceConfig::ApiServer { access, selections, options: crate::source::ListWatchOptions::default() }
+    SourceConfig::ApiServer {
+        access: access(api),
+        selections,
+        options: crate::source::ListWatchOptions::default(),
+    }
 }

@@ -8,12 +8,12 @@ use clap::ArgMatches;
 
 use super::command::{self, Cleanup, Command, Daemon, OutputFormat};
 use super::configuration_file;
-use super::error::{ConfigError, ConfigErrors, Warning};
+use super::error::{ConfigError, ConfigErrors, Origin, Warning};
 use super::flags::{self, FlagPrecedence};
 use super::kube_proxy_configuration;
 use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::validated::Config;
+use super::validated::{Config, KubectlCredentials, Source};
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
 use crate::bounded_file::{self, MAX_CONFIGURATION};
@@ -182,8 +182,9 @@ impl Invocation {
         }
         let command = command(&mut settings);
         warnings.extend(flags::without_effect(&settings, &origins));
-        let Validated { config, errors: more, warnings: more_warnings } = validate(&settings, &origins);
+        let Validated { mut config, errors: more, warnings: more_warnings } = validate(&settings, &origins);
         errors.extend(more);
+        errors.extend(use_kubectl_credentials(&mut config, command::kubectl_credentials(matches)));
         warnings.extend(more_warnings);
         Self {
             command,
@@ -195,6 +196,25 @@ impl Invocation {
             origins,
         }
     }
+}
+
+/// Sets the credentials of a command. `--context` has no meaning for manifests.
+fn use_kubectl_credentials(
+    config: &mut Config,
+    credentials: Option<KubectlCredentials>,
+) -> Option<ConfigError> {
+    match (&mut config.source, credentials) {
+        (Source::ApiServer(api), credentials) => api.kubectl = credentials,
+        (Source::Manifests(_), Some(KubectlCredentials { context: Some(context) })) => {
+            return Some(ConfigError::Invalid {
+                origin: Origin::Flag("context"),
+                value: format!("{context:?}"),
+                expected: "either manifests or an API server, not both".to_owned(),
+            });
+        }
+        (Source::Manifests(_), _) => {}
+    }
+    None
 }
 
 /// Selects the command, in upstream's order of precedence if several are requested.

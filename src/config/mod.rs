@@ -51,7 +51,7 @@ pub(crate) use invocation::{exit, read_file};
 pub(crate) use name_suggestion::{closest, nearest};
 pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{
-    ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
-    MasqueradeBit, NetworkPolicy, Nftables, Source, SyncPeriods, UnknownPods,
+    ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, KubectlCredentials, LogFormat,
+    Logging, Masquerade, MasqueradeBit, NetworkPolicy, Nftables, Source, SyncPeriods, UnknownPods,
 };
 pub(crate) use yaml_document::{limit_message, yaml_options};

@@ -69,11 +69,21 @@ pub enum Source {
     Manifests(PathBuf),
 }
 
+/// The use of kubectl's credentials by a command: without a kubeconfig in the settings, that of `$KUBECONFIG` or
+/// `~/.kube/config` is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubectlCredentials {
+    /// The context of `--context`; `None` for the current one.
+    pub context: Option<String>,
+}
+
 /// Connection to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiServer {
     /// Path of the kubeconfig. `None` without `master`: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
+    /// A command that may use the credentials of kubectl; `None` for the daemon.
+    pub kubectl: Option<KubectlCredentials>,
     /// URL of the server, which overrides the one in the kubeconfig.
     pub master: Option<String>,
     /// Time that commands other than the daemon wait for a response.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::credential_files::{self, CredentialFiles};
 use super::exec_plugin::{ExecCredential, ExecPlugin};
+use super::kubectl_files::{self, KubectlFiles};
 use http::header::{HeaderValue, USER_AGENT};
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::error_chain::describe;
@@ -21,6 +22,8 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// `--master`: the server's address, which overrides that of the kubeconfig or the service account.
     pub master: Option<String>,
+    /// For commands: the files that are used without a kubeconfig, and the context. The daemon has none.
+    pub kubectl: Option<Box<KubectlFiles>>,
 }
 
 /// Why no client can be created.
@@ -37,6 +40,24 @@ pub enum AccessError {
     /// There is no service account.
     #[error("neither --kubeconfig nor --master is set, and there is no service account of a pod: {}; set one of them, or --manifests", describe(.0))]
     InCluster(#[source] InClusterError),
+    /// A command has neither a kubeconfig nor a service account.
+    #[error("--kubeconfig and --master are not set, {reason}, and there is no service account of a pod: {}; set one of them, or --manifests", describe(.source))]
+    NotFound {
+        /// Why there is no kubeconfig.
+        reason: String,
+        /// Why there is no service account.
+        source: InClusterError,
+    },
+    /// The context of `--context` does not exist.
+    #[error("--context: there is no context {context} in {files}; {hint}")]
+    Context {
+        /// The context.
+        context: String,
+        /// The kubeconfig files.
+        files: String,
+        /// A similar name, or the existing contexts.
+        hint: String,
+    },
     /// `--master` is invalid.
     #[error("--master {address:?}: {message}, expected an address such as https://10.0.0.1:6443")]
     Master {
@@ -71,13 +92,40 @@ pub enum AccessError {
 impl Access {
     /// Describes the credentials, for error messages.
     pub fn credentials(&self) -> String {
+        let context = self.kubectl.as_ref().and_then(|kubectl| kubectl.context.as_ref());
+        let context = context.map_or_else(String::new, |context| format!(", context {context}"));
         match (&self.kubeconfig, &self.master) {
-            (Some(path), _) => format!("those of kubeconfig {}", path.display()),
+            (Some(path), _) => format!("those of kubeconfig {}{context}", path.display()),
+            (None, _) if !self.kubeconfigs().is_empty() => {
+                format!("those of kubeconfig {}{context}", self.file_names())
+            }
             (None, Some(_)) if Config::incluster_env().is_err() => {
                 "none (--master without --kubeconfig)".into()
             }
             (None, _) => "those of the pod's service account".into(),
         }
+    }
+
+    /// Returns the kubeconfig files to read.
+    fn kubeconfigs(&self) -> Vec<PathBuf> {
+        match (&self.kubeconfig, &self.kubectl) {
+            (Some(path), _) => vec![path.clone()],
+            (None, Some(kubectl)) => kubectl.files.clone(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn file_names(&self) -> String {
+        match (&self.kubeconfig, &self.kubectl) {
+            (None, Some(kubectl)) => kubectl.to_string(),
+            (path, _) => path.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+        }
+    }
+
+    /// Returns the namespace of the kubeconfig's context, or of the service account.
+    pub async fn default_namespace(&self) -> Option<String> {
+        let config = self.config(&mut CredentialFiles::default()).await.ok()?;
+        Some(config.default_namespace)
     }
 
     /// Reads the files. Runs no exec plugin.
@@ -103,11 +151,17 @@ impl Access {
     }
 
     async fn config(&self, files: &mut CredentialFiles) -> Result<Config, AccessError> {
-        if let Some(path) = &self.kubeconfig {
-            files.add(path);
+        let paths = self.kubeconfigs();
+        let context = self.kubectl.as_ref().and_then(|kubectl| kubectl.context.clone());
+        if let Some(first) = paths.first() {
+            paths.iter().for_each(|path| files.add(path));
             files.check_sizes()?;
-            let wrong = |source| AccessError::Kubeconfig { path: path.clone(), source };
-            let mut kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+            let wrong = |source| AccessError::Kubeconfig { path: first.clone(), source };
+            let mut kubeconfig = kubectl_files::read_and_merge(&paths)
+                .map_err(|(path, source)| AccessError::Kubeconfig { path, source })?;
+            if let Some(context) = &context {
+                kubectl_files::check_context(&kubeconfig, context, &self.file_names())?;
+            }
             if let Some(address) = &self.master {
                 // Before parsing, so that a kubeconfig without an address is accepted.
                 let clusters = kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut());
@@ -115,9 +169,13 @@ impl Access {
             }
             files.add_all_of(&kubeconfig);
             files.check_sizes()?;
-            return Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .map_err(wrong);
+            let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+            return Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong);
+        }
+        if let Some(context) = context {
+            let reason =
+                self.kubectl.as_ref().map_or_else(String::new, |kubectl| kubectl.reason_without_files());
+            return Err(AccessError::Context { context, files: "any kubeconfig".to_owned(), hint: reason });
         }
         match (Config::incluster_env(), &self.master) {
             (Ok(config), _) => {
@@ -128,7 +186,10 @@ impl Access {
                 Ok(config)
             }
             (Err(_), Some(address)) => Ok(Config::new(master_url(address)?)),
-            (Err(error), None) => Err(AccessError::InCluster(error)),
+            (Err(source), None) => Err(match &self.kubectl {
+                Some(kubectl) => AccessError::NotFound { reason: kubectl.reason_without_files(), source },
+                None => AccessError::InCluster(source),
+            }),
         }
     }
 }
@@ -251,7 +312,8 @@ mod tests {
                  clusters: [{{name: a, cluster: {{server: 'https://10.0.0.1', {cluster}}}}}]\nusers: [{{name: a, user: {{{user}}}}}]\n"
             );
             write("kubeconfig", &text);
-            let access = Access { kubeconfig: Some(folder.path().join("kubeconfig")), master: None };
+            let kubeconfig = Some(folder.path().join("kubeconfig"));
+            let access = Access { kubeconfig, ..Access::default() };
             let error = Connection::open(access).await.err();
             let error = error.unwrap_or_else(|| panic!("{cluster} {user} is used"));
             let error = error.to_string();
@@ -261,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn error_names_the_missing_kubeconfig() {
-        let access = Access { kubeconfig: Some("/nonexistent/config".into()), master: None };
+        let access = Access { kubeconfig: Some("/nonexistent/config".into()), ..Access::default() };
         let error = Connection::open(access).await.expect_err("there is no such file").to_string();
         assert!(error.contains("/nonexistent/config") && error.contains("--kubeconfig"), "{error}");
     }

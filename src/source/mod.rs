@@ -19,6 +19,7 @@ mod exec_plugin;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod jitter;
+mod kubectl_files;
 pub mod manifests;
 mod object_reader;
 mod reported_problems;
@@ -39,6 +40,7 @@ pub use access::{Access, AccessError};
 pub(crate) use api::EventQueue;
 pub use api::{EventRecorder, EventReporter, EventType, ListWatchOptions, SILENCE_LIMIT};
 pub(crate) use api::{START, join_note};
+pub use kubectl_files::KubectlFiles;
 pub(crate) use manifests::read_manifest_file;
 pub use manifests::{FileErrors, Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;

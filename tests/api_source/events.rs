@@ -14,7 +14,7 @@ use crate::{TIMEOUT, TestSource, eventually, options};
 async fn node(server: &ApiServer, name: &str) -> TestSource {
     // A capacity that lets tests ignore events.
     let (sink, batches) = mpsc::channel(64);
-    let access = Access { kubeconfig: None, master: Some(server.url()) };
+    let access = Access { kubeconfig: None, master: Some(server.url()), ..Access::default() };
     let selections = vec![Selection::all(Kind::NetworkPolicy), Selection::all(Kind::ClusterNetworkPolicy)];
     let reporter = EventReporter { node: Name::new(name), max_delay: Duration::ZERO };
     let origin = SourceConfig::ApiServer { access, selections, options: options() };

@@ -60,7 +60,7 @@ impl Plugin {
     }
 
     async fn source(&self, server: &ApiServer) -> TestSource {
-        let access = Access { kubeconfig: Some(self.kubeconfig(server)), master: None };
+        let access = Access { kubeconfig: Some(self.kubeconfig(server)), master: None, ..Access::default() };
         TestSource::with(access, vec![Selection::all(Kind::Service)], options()).await
     }
 }

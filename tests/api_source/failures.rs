@@ -130,7 +130,7 @@ async fn renewed_credentials_are_used() {
     let server = server_with(&["a", "b"]);
     server.require_token("new");
     let kubeconfig = Some(server.kubeconfig(folder.path(), "old"));
-    let access = Access { kubeconfig, master: None };
+    let access = Access { kubeconfig, master: None, ..Access::default() };
     let mut source = TestSource::with(access, vec![Selection::all(Kind::Service)], options()).await;
     eventually("the health names the kubeconfig", || {
         source.status().error.is_some_and(|error| error.contains("kubeconfig"))
@@ -151,7 +151,7 @@ async fn token_file_may_end_in_a_newline_and_is_read_again_when_it_changes() {
     let text = std::fs::read_to_string(&kubeconfig).expect("it is there");
     std::fs::write(&kubeconfig, text.replace("\"token\":\"\"", "\"tokenFile\":\"token\""))
         .expect("it can be written");
-    let access = Access { kubeconfig: Some(kubeconfig), master: None };
+    let access = Access { kubeconfig: Some(kubeconfig), master: None, ..Access::default() };
     let mut source = TestSource::with(access, vec![Selection::all(Kind::Service)], options()).await;
     source.expect(&ALL).await;
     token("second\r\n");
@@ -173,7 +173,7 @@ async fn master_overrides_the_kubeconfig() {
     server.require_token("secret");
     let kubeconfig = Some(elsewhere.kubeconfig(folder.path(), "secret"));
     elsewhere.stop();
-    let access = Access { kubeconfig, master: Some(server.url()) };
+    let access = Access { kubeconfig, master: Some(server.url()), ..Access::default() };
     let mut source = TestSource::with(access, vec![Selection::all(Kind::Service)], options()).await;
     source.expect(&ALL).await;
 }

@@ -34,7 +34,8 @@ async fn run(row: Row, phase: Phase) -> (String, Duration) {
         server.set_streaming(Streaming::GateOff);
     }
     let proxy = FaultProxy::start("127.0.0.1", server.address());
-    let access = Access { kubeconfig: None, master: Some(format!("http://{}", proxy.address())) };
+    let access =
+        Access { kubeconfig: None, master: Some(format!("http://{}", proxy.address())), ..Access::default() };
     let mut follower = Follower::start(&name, access, &["a", "b", "c"]).await;
     eventually(&name, || server.watches() > 0).await;
     let failures = follower.status().failures;
@@ -130,7 +131,7 @@ async fn unexpected_watch_events_lose_no_objects() {
     ];
     for (name, text) in rows {
         let server = server_with(&["a", "b", "c"]);
-        let access = Access { kubeconfig: None, master: Some(server.url()) };
+        let access = Access { kubeconfig: None, master: Some(server.url()), ..Access::default() };
         let mut follower = Follower::start(name, access, &["a", "b", "c"]).await;
         eventually(name, || server.watches() > 0).await;
         server.send_raw(&text);
@@ -152,7 +153,7 @@ async fn server_with_an_ipv6_address_is_followed() {
     let address = proxy.address();
     assert!(address.is_ipv6());
     for master in [format!("http://{address}"), address.to_string()] {
-        let access = Access { kubeconfig: None, master: Some(master) };
+        let access = Access { kubeconfig: None, master: Some(master), ..Access::default() };
         Follower::start("IPv6", access, &["a"]).await;
     }
 }

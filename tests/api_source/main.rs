@@ -52,7 +52,12 @@ impl TestSource {
     }
 
     async fn by(server: &ApiServer, selections: Vec<Selection>, options: ListWatchOptions) -> Self {
-        TestSource::with(Access { kubeconfig: None, master: Some(server.url()) }, selections, options).await
+        TestSource::with(
+            Access { kubeconfig: None, master: Some(server.url()), ..Access::default() },
+            selections,
+            options,
+        )
+        .await
     }
 
     async fn with(access: Access, selections: Vec<Selection>, options: ListWatchOptions) -> Self {

@@ -59,7 +59,7 @@ async fn no_fault_of_tls_loses_objects_or_needs_help() {
         let tls = TlsProxy::start(server.address(), authority.server(valid)).await;
         let proxy = FaultProxy::start("127.0.0.1", tls.address);
         let kubeconfig = Some(authority.kubeconfig(folder.path(), proxy.address(), "secret"));
-        let access = Access { kubeconfig, master: None };
+        let access = Access { kubeconfig, master: None, ..Access::default() };
         let mut follower = Follower::start(name, access, &["a", "b", "c"]).await;
         eventually(name, || server.watches() > 0).await;
         let failures = follower.status().failures;
@@ -90,7 +90,7 @@ async fn rotated_authority_and_token_are_used() {
     let (first, second) = (Authority::new(), Authority::new());
     let tls = TlsProxy::start(server.address(), first.server(ServerCertificate::VALID)).await;
     let kubeconfig = Some(first.kubeconfig(folder.path(), tls.address, "first"));
-    let access = Access { kubeconfig, master: None };
+    let access = Access { kubeconfig, master: None, ..Access::default() };
     let mut follower = Follower::start("rotation", access, &["a"]).await;
     tls.set(second.server(ServerCertificate::VALID));
     server.require_token("second");

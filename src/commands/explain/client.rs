@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Family, Name, NamespacedName};
 
-use super::argument::PeerArgument;
 use super::error::ExplainError;
+use super::peer_argument::Peer;
 use crate::commands::cluster_lookup::ClusterLookup;
 
 /// The flag that names the client.
@@ -37,21 +37,21 @@ pub(super) enum ClientKind {
 
 impl Client {
     /// Finds the client that an argument names.
-    pub(super) fn find(cluster: &ClusterLookup<'_>, peer: &PeerArgument) -> Result<Client, ExplainError> {
+    pub(super) fn find(cluster: &ClusterLookup<'_>, peer: &Peer) -> Result<Client, ExplainError> {
         match peer {
-            PeerArgument::Named(key) | PeerArgument::Pod(key) => match cluster.index.pod(key) {
+            Peer::Named(key) | Peer::Pod(key) => match cluster.index.pod(key) {
                 Some(pod) => Client::from_pod(cluster, pod),
                 None => {
                     let pods = cluster.index.pods().map(|pod| &pod.key).collect();
                     Err(ExplainError::argument(FLAG, cluster.unknown("pod", key, pods)))
                 }
             },
-            PeerArgument::Service(key) => {
+            Peer::Service(key) => {
                 let message = format!("{key} is a Service, expected a pod, a node or an address");
                 Err(ExplainError::argument(FLAG, message))
             }
-            PeerArgument::Node(name) => Client::from_node(cluster, name),
-            PeerArgument::Address(address) => {
+            Peer::Node(name) => Client::from_node(cluster, name),
+            Peer::Address(address) => {
                 if let Some(pod) = cluster.pod_at(*address) {
                     return Client::from_pod(cluster, pod);
                 }

@@ -1,9 +1,9 @@
 //! `portcullis explain`: traces a connection through Services and policies.
 //!
 //! ```text
-//! --from ─► Client ─┐
-//!                   ├─► Target ─► Route ─► Path, one per endpoint ─► Explanation ─► text, JSON
-//! --to ─► DestinationArgument                CompiledPolicies::evaluate
+//! --from ─► PeerArgument ────────► Client ──────┐
+//!                          resolve              ├─► Target ─► Route ─► Path, one per endpoint ─► Explanation ─► text, JSON
+//! --to ───► DestinationArgument ─► Destination ─┘                CompiledPolicies::evaluate
 //! ```
 //!
 //! Endpoints come from the [`Desired`] state of the node that routes the connection, verdicts from the compiled policies:
@@ -19,9 +19,11 @@ mod error;
 mod explanation;
 mod frontend_text;
 mod path;
+mod peer_argument;
 mod policy_decision;
 mod policy_snippet;
 mod probe;
+mod resolve;
 mod routing;
 mod target;
 mod text;
@@ -31,10 +33,12 @@ use std::io::Write;
 
 use portcullis_cluster::{Family, Index, Name, Protocol};
 
-use self::argument::{DestinationArgument, PeerArgument, PortArgument};
+use self::argument::{Destination, DestinationArgument, PortArgument};
 use self::client::{Client, ClientKind};
 use self::connection::explain_connection;
 use self::explanation::{ClientExplanation, Explanation, Verdict};
+use self::peer_argument::{Peer, PeerArgument};
+use self::resolve::resolve;
 use super::cluster_lookup::ClusterLookup;
 use super::render::families;
 use crate::cluster_view;
@@ -62,10 +66,12 @@ pub enum ExplainResult {
 /// The cluster state cannot be read, or an argument names an object that does not exist or is not specific enough.
 pub fn run(config: &Config, arguments: &Explain, out: &mut dyn Write) -> Result<ExplainResult, ExplainError> {
     // Malformed arguments are reported before the cluster state is read.
-    PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
+    client_argument(arguments)?;
     destination(arguments)?;
     let cluster = cluster_view::load_cluster(config)?;
-    let result = explain_index(config, &cluster.index, arguments, out)?;
+    let mut arguments = arguments.clone();
+    arguments.namespace = arguments.namespace.or_else(|| cluster.default_namespace.clone());
+    let result = explain_index(config, &cluster.index, &arguments, out)?;
     cluster.unreadable.check()?;
     Ok(result)
 }
@@ -80,7 +86,7 @@ pub fn explain_index(
     arguments: &Explain,
     out: &mut dyn Write,
 ) -> Result<ExplainResult, ExplainError> {
-    let from = PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
+    let from = client_argument(arguments)?;
     let to = destination(arguments)?;
     let cluster = ClusterLookup::new(config, index);
     let explanation = explain_connections(&cluster, arguments, &from, &to)?;
@@ -95,9 +101,19 @@ pub fn explain_index(
     })
 }
 
+/// The namespace of names without one.
+fn namespace(arguments: &Explain) -> &str {
+    arguments.namespace.as_deref().unwrap_or("default")
+}
+
+fn client_argument(arguments: &Explain) -> Result<PeerArgument, ExplainError> {
+    PeerArgument::parse(&arguments.from, namespace(arguments)).map_err(ExplainError::malformed("--from"))
+}
+
 /// Combines `--to`, `--port` and `--protocol`.
 fn destination(arguments: &Explain) -> Result<DestinationArgument, ExplainError> {
-    let mut to = DestinationArgument::parse(&arguments.to).map_err(ExplainError::malformed("--to"))?;
+    let mut to = DestinationArgument::parse(&arguments.to, namespace(arguments))
+        .map_err(ExplainError::malformed("--to"))?;
     if let Some(text) = &arguments.port {
         let (port, protocol) = PortArgument::parse(text).map_err(ExplainError::malformed("--port"))?;
         if let Some(other) = to.port.as_ref().filter(|other| **other != port) {
@@ -138,8 +154,11 @@ fn explain_connections(
     from: &PeerArgument,
     to: &DestinationArgument,
 ) -> Result<Explanation, ExplainError> {
-    let client = Client::find(cluster, from)?;
     let node = arguments.node.as_deref().map(Name::new);
+    let from = resolve(cluster, "--from", from, None, node.as_ref())?;
+    let client = Client::find(cluster, &from.peer)?;
+    let resolved = resolve(cluster, "--to", &to.peer, Some(&client), node.as_ref())?;
+    let to = Destination { peer: resolved.peer, port: to.port.clone(), protocol: to.protocol };
     if let Some(node) = node.as_ref().filter(|node| cluster.index.node(node).is_none()) {
         return Err(ExplainError::argument("--node", cluster.unknown_node(node)));
     }
@@ -149,12 +168,12 @@ fn explain_connections(
     }
     let mut both = families(arguments.family);
     both.retain(|family| client.address(*family).is_some());
-    if let PeerArgument::Address(address) = from {
+    if let Peer::Address(address) = &from.peer {
         both.retain(|family| *family == Family::from_address(*address));
     }
     let (targets, reason) = match both.is_empty() {
         true => (Vec::new(), Some(without_family(&client, arguments.family))),
-        false => target::find(cluster, &client, to, &both, node)?,
+        false => target::find(cluster, &client, &to, &both, node)?,
     };
     let mut connections = Vec::new();
     for target in &targets {
@@ -182,7 +201,7 @@ fn explain_connections(
         },
         connections,
         reason,
-        notes: notes(cluster),
+        notes: from.note.into_iter().chain(resolved.note).chain(notes(cluster)).collect(),
     })
 }
 

@@ -7,10 +7,11 @@ use portcullis_cluster::pod::Pod;
 use portcullis_cluster::service::NotProxiedReason;
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 
-use super::argument::{DestinationArgument, PeerArgument, PortArgument};
+use super::argument::{Destination, PortArgument};
 use super::client::{Client, ClientKind, check_addresses};
 use super::error::ExplainError;
 use super::frontend_text::port_names;
+use super::peer_argument::Peer;
 use super::routing::NoRoute;
 use super::unserved::Unserved;
 use crate::commands::cluster_lookup::{ClusterLookup, PortNumber, listed};
@@ -55,13 +56,13 @@ pub(super) enum TargetKind {
 pub(super) fn find(
     cluster: &ClusterLookup<'_>,
     client: &Client,
-    to: &DestinationArgument,
+    to: &Destination,
     families: &[Family],
     node: Option<Name>,
 ) -> Result<(Vec<Target>, Option<String>), ExplainError> {
     let finder = Finder { cluster, client, to, families, node };
     match &to.peer {
-        PeerArgument::Named(key) => match (cluster.index.pod(key), cluster.index.service(key)) {
+        Peer::Named(key) => match (cluster.index.pod(key), cluster.index.service(key)) {
             (Some(_), Some(_)) => Err(ExplainError::argument(
                 FLAG,
                 format!("{key} is both a pod and a Service; use pod/{key} or service/{key}"),
@@ -74,34 +75,34 @@ pub(super) fn find(
                 Err(ExplainError::argument(FLAG, cluster.unknown("pod or Service", key, all)))
             }
         },
-        PeerArgument::Pod(key) => match cluster.index.pod(key) {
+        Peer::Pod(key) => match cluster.index.pod(key) {
             Some(pod) => finder.pod_targets(pod),
             None => {
                 let pods = cluster.index.pods().map(|pod| &pod.key).collect();
                 Err(ExplainError::argument(FLAG, cluster.unknown("pod", key, pods)))
             }
         },
-        PeerArgument::Service(key) => match cluster.index.service(key) {
+        Peer::Service(key) => match cluster.index.service(key) {
             Some(_) => finder.service_targets(key),
             None => {
                 let services = cluster.index.services().map(|service| &service.key).collect();
                 Err(ExplainError::argument(FLAG, cluster.unknown("Service", key, services)))
             }
         },
-        PeerArgument::Node(name) => {
+        Peer::Node(name) => {
             let Some(node) = cluster.index.node(name) else {
                 return Err(ExplainError::argument(FLAG, cluster.unknown_node(name)));
             };
             finder.address_targets(&format!("node {name}"), &node.ips().collect::<Vec<_>>())
         }
-        PeerArgument::Address(address) => finder.address_targets(&address.to_string(), &[*address]),
+        Peer::Address(address) => finder.address_targets(&address.to_string(), &[*address]),
     }
 }
 
 struct Finder<'a> {
     cluster: &'a ClusterLookup<'a>,
     client: &'a Client,
-    to: &'a DestinationArgument,
+    to: &'a Destination,
     families: &'a [Family],
     /// The node of `--node`.
     node: Option<Name>,

@@ -36,7 +36,7 @@ pub(super) struct Offline<'a> {
 
 /// Reads the cluster.
 pub(super) fn load<'a>(config: &'a Config, arguments: &Services) -> Result<Offline<'a>, ServicesError> {
-    let ClusterView { index, unreadable } = cluster_view::load_cluster(config)?;
+    let ClusterView { index, unreadable, .. } = cluster_view::load_cluster(config)?;
     let name = match &arguments.node {
         Some(name) => {
             let name = Name::new(name);

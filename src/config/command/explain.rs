@@ -11,13 +11,18 @@ use super::{AddressFamily, OutputFormat};
 /// an API server) and the settings are in the [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explain {
-    /// Client: NAMESPACE/POD, node/NAME, or an IP address
+    /// Client: a pod (NAME, NAMESPACE/NAME), KIND/NAME or KIND/NAMESPACE/NAME (pod, deploy, sts, ds, rs, job, node), or an IP
+    /// address
     #[arg(long, value_name = "CLIENT")]
     pub from: String,
-    /// Destination: NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME or an IP address, optionally with :PORT (a number or a
-    /// name) and /PROTOCOL; the prefixes pod/ and service/ distinguish a pod and a Service of the same name
+    /// Destination: a pod or Service (NAME, NAMESPACE/NAME), KIND/NAME or KIND/NAMESPACE/NAME (as for the client, and svc), a
+    /// DNS name such as web.shop.svc, an IP address, or "node" for the client's node; optionally with :PORT (a number or a name)
+    /// and /PROTOCOL. Or a URL
     #[arg(long, value_name = "DESTINATION")]
     pub to: String,
+    /// Namespace of names without one [default: that of the kubeconfig's context or the service account, else "default"]
+    #[arg(long, short, value_name = "NAME")]
+    pub namespace: Option<String>,
     /// Destination port: a number or a name, such as 80, 53/udp, http
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,

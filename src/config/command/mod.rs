@@ -34,6 +34,7 @@ pub use services::{Services, ServicesFormat};
 pub use status::Status;
 
 use super::flags;
+use super::validated::KubectlCredentials;
 
 /// Command of an invocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,24 +119,24 @@ pub(super) fn parser() -> clap::Command {
             "Print the state of the daemon that runs on this node; exit status 1 if it is not healthy, 2 if that cannot be determined",
         )
         .after_help(ALL_SETTINGS);
-    let render = Render::augment_args(with_settings(clap::Command::new("render")))
+    let render = Render::augment_args(reading_cluster(clap::Command::new("render")))
         .about("Print the rules for a cluster state, without changing the kernel")
         .after_help(ALL_SETTINGS);
-    let diff = Diff::augment_args(with_settings(clap::Command::new("diff")))
+    let diff = Diff::augment_args(reading_cluster(clap::Command::new("diff")))
         .about(
             "Print the differences between the kernel's rules and the rules for a cluster state; exit status 1 if there are any",
         )
         .after_help(ALL_SETTINGS);
-    let explain = Explain::augment_args(with_settings(clap::Command::new("explain")))
+    let explain = Explain::augment_args(reading_cluster(clap::Command::new("explain")))
         .about("Explain whether a connection is delivered, where, and by which rules; exit status 1 if it is not")
         .after_help(EXPLAIN_EXAMPLES);
-    let migrate = Migrate::augment_args(with_settings(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
+    let migrate = Migrate::augment_args(reading_cluster(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
         .about("Plan the switch of this node to another proxy mode, and with --apply perform it; without, nothing is written")
         .after_help(MIGRATE_EXAMPLES);
-    let services = Services::augment_args(with_settings(clap::Command::new("services")))
+    let services = Services::augment_args(reading_cluster(clap::Command::new("services")))
         .about("Show the Services of this node, their endpoints, and why a Service does not answer")
         .after_help(SERVICES_EXAMPLES);
-    let matrix = Matrix::augment_args(with_settings(clap::Command::new("matrix")))
+    let matrix = Matrix::augment_args(reading_cluster(clap::Command::new("matrix")))
         .about("Print which pods can connect to which")
         .after_help(ALL_SETTINGS);
     let policy = clap::Command::new("policy")
@@ -204,6 +205,8 @@ Examples:
   portcullis explain --from shop/client-7 --to shop/web-1:8080
   portcullis explain --from 198.51.100.7 --to node/node-1:30080
   portcullis explain --from node/node-1 --to 10.96.0.10:53/udp --manifests FOLDER
+  portcullis explain -n shop --from deploy/client --to http://web:8080/ --context production
+  portcullis explain -n shop --from pod/client-7 --to svc/web --probe         send a packet, as root on the node of the client
 
 All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
@@ -229,6 +232,25 @@ const DAEMON_ONLY: [&str; 5] = ["cleanup", "force", "init-only", "once", "write-
 
 fn with_settings(command: clap::Command) -> clap::Command {
     with_settings_shown(command, &SHOWN)
+}
+
+/// Adds the settings, and the arguments of commands that read an API server with the credentials of kubectl.
+fn reading_cluster(command: clap::Command) -> clap::Command {
+    with_settings(command).arg(
+        Arg::new(CONTEXT)
+            .long(CONTEXT)
+            .value_name("NAME")
+            .help("Context of the kubeconfig [default: its current context]. Without --kubeconfig, that of $KUBECONFIG or ~/.kube/config is used, else the pod's service account"),
+    )
+}
+
+/// The ID of `--context`.
+const CONTEXT: &str = "context";
+
+/// Returns the use of kubectl's credentials by a subcommand; `None` if it does not read an API server, and for the daemon.
+pub(super) fn kubectl_credentials(matches: &ArgMatches) -> Option<KubectlCredentials> {
+    let context = matches.try_get_one::<String>(CONTEXT).ok()?;
+    Some(KubectlCredentials { context: context.cloned() })
 }
 
 fn with_settings_shown(command: clap::Command, shown: &[&str]) -> clap::Command {

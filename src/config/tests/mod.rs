@@ -48,6 +48,39 @@ fn warnings(invocation: &Invocation) -> Vec<String> {
 }
 
 #[test]
+fn only_commands_use_the_credentials_of_kubectl() {
+    let kubectl = |arguments: &[&str]| match config(arguments).source {
+        Source::ApiServer(api) => api.kubectl,
+        Source::Manifests(_) => panic!("an API server"),
+    };
+    let with = |context: Option<&str>| Some(KubectlCredentials { context: context.map(str::to_owned) });
+    let explain = ["explain", "--from", "a", "--to", "b"];
+    for (arguments, expected) in [
+        (vec![], None),
+        (vec!["--once"], None),
+        (vec!["cleanup"], None),
+        (explain.to_vec(), with(None)),
+        ([&explain[..], &["--context", "c"]].concat(), with(Some("c"))),
+        (vec!["render", "--context", "c"], with(Some("c"))),
+        (vec!["diff", "--context", "c"], with(Some("c"))),
+        (vec!["services", "--context", "c"], with(Some("c"))),
+        (vec!["policy", "matrix", "--context", "c"], with(Some("c"))),
+        (vec!["migrate", "--to", "ipvs", "--context", "c"], with(Some("c"))),
+    ] {
+        assert_eq!(kubectl(&arguments), expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_context_has_no_meaning_for_manifests() {
+    let rejected = errors(&invoke(&["render", "--manifests", "folder", "--context", "c"]));
+    assert_eq!(
+        rejected,
+        ["--context: invalid value \"c\": expected either manifests or an API server, not both"]
+    );
+}
+
+#[test]
 fn defaults_without_any_input() {
     let config = config(&[]);
     assert_eq!(config, Config::default());

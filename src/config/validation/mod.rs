@@ -118,6 +118,7 @@ impl Validator<'_> {
         }
         Source::ApiServer(ApiServer {
             kubeconfig: non_empty(&connection.kubeconfig).map(Into::into),
+            kubectl: None,
             master: non_empty(&self.settings.master),
             request_timeout: self.positive("api-server.request-timeout", self.settings.request_timeout),
         })
