@@ -190,7 +190,7 @@ impl<'a> EventLoop<'a> {
     /// Runs a query. If a sync holds what it reads, it is run again when the sync has ended.
     fn run_query(&mut self, mut query: Query) {
         let is_ready = self.runners.iter().all(|runner| runner.is_ready(&self.index));
-        let mut state = DaemonState { index: &self.index, is_ready, desired: None, policies: None };
+        let mut state = DaemonState::new(&self.index, is_ready);
         self.runners.iter().for_each(|runner| runner.controller.add_to(&mut state));
         if !query.run(&state) {
             self.waiting_queries.push(query);

@@ -4,10 +4,11 @@
 //! are, and returns what it needs of them. While the loop runs a query it does nothing else, so a query computes
 //! no more than one response needs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use portcullis_cluster::Index;
 use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Index, NamespacedName};
 use portcullis_policy::CompiledPolicies;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -16,7 +17,6 @@ use tokio::time::timeout;
 const CAPACITY: usize = 16;
 
 /// The state of the daemon that queries read.
-#[derive(Clone, Copy)]
 pub(crate) struct DaemonState<'a> {
     /// The objects of the cluster.
     pub(crate) index: &'a Index,
@@ -26,6 +26,24 @@ pub(crate) struct DaemonState<'a> {
     pub(crate) desired: Option<&'a Desired>,
     /// The compiled policies; `None` while a sync writes them, and if policies are not enforced.
     pub(crate) policies: Option<&'a CompiledPolicies>,
+    /// The Services of which a change is not programmed yet.
+    pub(crate) pending: Vec<&'a BTreeSet<NamespacedName>>,
+    /// The Services whose health check node port is not served, with the reason.
+    pub(crate) health_check_failures: BTreeMap<NamespacedName, String>,
+}
+
+impl<'a> DaemonState<'a> {
+    /// Returns the state without that of controllers.
+    pub(super) fn new(index: &'a Index, is_ready: bool) -> Self {
+        DaemonState {
+            index,
+            is_ready,
+            desired: None,
+            policies: None,
+            pending: Vec::new(),
+            health_check_failures: BTreeMap::new(),
+        }
+    }
 }
 
 /// A query, as the loop runs it.

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+use portcullis_cluster::ObjectKey;
+
 use crate::control::{ControllerName, IsolatedObject, Status};
 use crate::moment::Moment;
 
@@ -20,6 +23,8 @@ pub(crate) struct LastReport {
     pub(crate) statuses: Vec<Status>,
     /// The isolated objects of each set of rules, as of its last sync.
     pub(crate) isolated: IsolatedByRules,
+    /// The times since when they are isolated.
+    pub(crate) isolated_since: BTreeMap<(ControllerName, &'static str), BTreeMap<ObjectKey, Timestamp>>,
 }
 
 /// Isolated objects by controller and set of rules.
@@ -40,8 +45,15 @@ impl ReportedStatuses {
         controller: ControllerName,
         rules: &'static str,
         objects: Arc<[IsolatedObject]>,
+        at: Moment,
     ) {
-        self.last().isolated.insert((controller, rules), objects);
+        let mut last = self.last();
+        let key = (controller, rules);
+        let before = last.isolated_since.remove(&key).unwrap_or_default();
+        let since = |object: &ObjectKey| before.get(object).copied().unwrap_or_else(|| at.wall());
+        let since = objects.iter().map(|isolated| (isolated.object.clone(), since(&isolated.object)));
+        last.isolated_since.insert(key, since.collect());
+        last.isolated.insert(key, objects);
     }
 
     /// Returns the last report.

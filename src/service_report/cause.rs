@@ -17,7 +17,6 @@ pub(super) enum Cause<'a> {
     NotProxied(NotProxiedReason),
     NoPorts,
     Pending,
-    Deferred,
     TooLarge {
         size: ServiceSize,
         keeps_old_version: bool,
@@ -62,9 +61,7 @@ impl Cause<'_> {
     /// Returns the severity of the finding.
     pub(super) fn severity(&self) -> Severity {
         match self {
-            Cause::NotProxied(_) | Cause::Pending | Cause::Deferred | Cause::TopologyHints { .. } => {
-                Severity::Info
-            }
+            Cause::NotProxied(_) | Cause::Pending | Cause::TopologyHints { .. } => Severity::Info,
             Cause::FamilyNotServed { is_only: false, .. } => Severity::Info,
             Cause::NoneLocal { frontend, is_fallback, has_health_check } => {
                 let is_used_elsewhere = *has_health_check || (*is_fallback && !frontend.is_external());
@@ -97,19 +94,16 @@ pub(super) fn causes<'a>(input: &'a ReportInput<'a>, service: &'a Service) -> Ve
     let name = &service.key;
     let ports = input.desired.services().get(name).map_or(&[][..], |ports| ports);
     let mut causes = Vec::new();
-    if input.pending.contains(name) {
+    if input.pending.iter().any(|pending| pending.contains(name)) {
         causes.push(Cause::Pending);
     } else if service.ports.is_empty() {
         causes.push(Cause::NoPorts);
-    }
-    if input.kernel.deferred.contains(name) {
-        causes.push(Cause::Deferred);
     }
     let oversized = input.desired.oversized().get(name);
     if let Some(size) = oversized {
         causes.push(Cause::TooLarge { size: *size, keeps_old_version: !ports.is_empty() });
     }
-    let isolation = input.kernel.isolated.get(name).filter(|_| oversized.is_none());
+    let isolation = input.isolated.get(name).filter(|_| oversized.is_none());
     causes.extend(isolation.map(Cause::Isolated));
     causes.extend(input.desired.unserved(name).into_iter().map(Cause::Unserved));
     families_not_served(input, service, &mut causes);

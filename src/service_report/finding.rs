@@ -26,10 +26,6 @@ pub(super) fn describe(
         Cause::NotProxied(reason) => not_proxied(name, *reason),
         Cause::NoPorts => (Reason::NoPorts, format!("{name} has no valid port"), None),
         Cause::Pending => (Reason::Pending, format!("a change of {name} is not programmed yet"), None),
-        Cause::Deferred => {
-            let message = format!("{name} is large; a following sync programs its last change");
-            (Reason::Pending, message, None)
-        }
         Cause::TooLarge { size, keeps_old_version } => {
             let effect = match keeps_old_version {
                 true => "its last version within the limit is served",

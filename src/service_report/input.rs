@@ -33,23 +33,14 @@ pub struct ReportInput<'a> {
     pub has_all_services: bool,
     /// Returns true if there is an Endpoints object (v1) that no controller copies to EndpointSlices.
     pub has_endpoints_v1: &'a dyn Fn(&NamespacedName) -> bool,
-    /// What is known of the kernel.
-    pub kernel: &'a KernelView,
-    /// The Services of which a change is not programmed yet.
-    pub pending: &'a BTreeSet<NamespacedName>,
+    /// The Services that the kernel rejects.
+    pub isolated: &'a BTreeMap<NamespacedName, Isolation>,
+    /// The Services of which a change is not programmed yet, in several sets.
+    pub pending: &'a [&'a BTreeSet<NamespacedName>],
     /// The Services whose health check node port is not served, with the reason.
     pub health_check_failures: &'a BTreeMap<NamespacedName, String>,
     /// Remarks about the whole report.
     pub notes: Vec<String>,
-}
-
-/// What syncs found out about Services in the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelView {
-    /// The isolated Services.
-    pub isolated: BTreeMap<NamespacedName, Isolation>,
-    /// The Services that a later sync writes, because they are large.
-    pub deferred: BTreeSet<NamespacedName>,
 }
 
 /// The isolation of a Service: the kernel rejects it.

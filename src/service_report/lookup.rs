@@ -31,7 +31,7 @@ pub(super) fn check(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<(),
                  service.kubernetes.io/service-proxy-name",
             );
         }
-        return Err(NotFound(message));
+        return Err(not_found(input, message));
     }
     let exists = input.index.namespace(&Name::new(namespace)).is_some()
         || services().any(|key| key.namespace.as_str() == namespace);
@@ -45,5 +45,11 @@ pub(super) fn check(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<(),
         Some(near) => format!("did you mean {near}?"),
         None => format!("namespaces with Services are {}", listed(names)),
     };
-    Err(NotFound(format!("there is no Service in namespace {namespace}; {suggestion}")))
+    Err(not_found(input, format!("there is no Service in namespace {namespace}; {suggestion}")))
+}
+
+/// Adds the remarks about the whole report, which may be the reason.
+fn not_found(input: &ReportInput<'_>, message: String) -> NotFound {
+    let notes = input.notes.iter().map(|note| format!("; {note}"));
+    NotFound(message + &notes.collect::<String>())
 }

@@ -33,7 +33,7 @@ pub use documents::{
 };
 pub(crate) use endpoint_text::{no_local_endpoint, not_ready};
 pub(crate) use finding::SPLIT_SERVICE;
-pub use input::{Isolation, KernelView, ReportInput};
+pub use input::{Isolation, ReportInput};
 pub use lookup::NotFound;
 pub(crate) use no_endpoints::{Diagnosis, DiagnosisInput, diagnose};
 pub use query::{MAX_ITEMS, ServiceQuery};
@@ -64,14 +64,12 @@ pub fn report(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<ServiceRe
     if query.problems {
         matching.retain(|row| row.has_problem(input));
     }
-    matching.sort_unstable_by_key(|row| row.name());
     let total = matching.len();
-    let before = matching.partition_point(|row| !query.is_after(row.name()));
-    let offset = before.saturating_add(query.offset).min(total);
-    let page = &matching[offset..total.min(offset.saturating_add(query.limit()))];
+    matching.retain(|row| query.is_after(row.name()));
+    let offset = (total - matching.len()).saturating_add(query.offset).min(total);
+    let page = page(&mut matching, query.offset, query.limit());
     let items = Page { input, pod_visits: Cell::new(0) }.items(page, query.endpoints);
-    let last = offset + items.len();
-    let next = matching[..last].last().filter(|_| last < total && last > offset);
+    let next = page[..items.len()].last().filter(|_| offset + items.len() < total);
     Ok(ServiceReport {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
@@ -83,6 +81,23 @@ pub fn report(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<ServiceRe
         items,
         notes: notes(input),
     })
+}
+
+/// Returns a page of rows in order of their names. The rows of other pages are not sorted.
+fn page<'r, 'a>(rows: &'r mut [Row<'a>], offset: usize, limit: usize) -> &'r [Row<'a>] {
+    let (start, end) = (offset.min(rows.len()), offset.saturating_add(limit).min(rows.len()));
+    if start == end {
+        return &[];
+    }
+    if end < rows.len() {
+        rows.select_nth_unstable_by_key(end, Row::name);
+    }
+    if start > 0 {
+        rows[..end].select_nth_unstable_by_key(start, Row::name);
+    }
+    let page = &mut rows[start..end];
+    page.sort_unstable_by_key(Row::name);
+    page
 }
 
 /// A Service that matches a query.

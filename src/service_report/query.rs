@@ -4,50 +4,53 @@ use std::net::IpAddr;
 
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::service::Service;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// The Services that a report shows. All conditions must be met.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ServiceQuery {
     /// Only Services of this namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Only the Service with this name; requires a namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Only Services with this text in `namespace/name`, or with this address, port or node port.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<String>,
     /// Only Services with errors or warnings.
-    #[serde(skip_serializing_if = "is_false")]
     pub problems: bool,
     /// List endpoints.
-    #[serde(skip_serializing_if = "is_false")]
     pub endpoints: bool,
     /// Omit this number of matching Services.
-    #[serde(skip_serializing_if = "is_zero")]
     pub offset: usize,
     /// The maximum number of Services; without it, [`MAX_ITEMS`].
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Only Services after this one (`namespace/name`).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
 /// The maximum number of Services of a page.
-pub const MAX_ITEMS: usize = 500;
-
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-fn is_zero(value: &usize) -> bool {
-    *value == 0
-}
+pub const MAX_ITEMS: usize = 1000;
 
 impl ServiceQuery {
+    /// Returns the query string of a request to the local API: `namespace=shop&problems=true`.
+    pub(crate) fn to_query_string(&self) -> String {
+        let ServiceQuery { namespace, name, search, problems, endpoints, offset, limit, after } = self;
+        let texts = [("namespace", namespace), ("name", name), ("search", search), ("after", after)];
+        let flags = [("problems", *problems), ("endpoints", *endpoints)];
+        let numbers = [("offset", Some(*offset).filter(|offset| *offset > 0)), ("limit", *limit)];
+        let mut pairs = form_urlencoded::Serializer::new(String::new());
+        for (key, text) in texts {
+            text.iter().for_each(|text| _ = pairs.append_pair(key, text));
+        }
+        for (key, _) in flags.into_iter().filter(|(_, is_set)| *is_set) {
+            pairs.append_pair(key, "true");
+        }
+        for (key, number) in numbers {
+            number.iter().for_each(|number| _ = pairs.append_pair(key, &number.to_string()));
+        }
+        pairs.finish()
+    }
+
     /// Returns the maximum number of items.
     pub(super) fn limit(&self) -> usize {
         self.limit.unwrap_or(MAX_ITEMS).min(MAX_ITEMS)

@@ -10,8 +10,7 @@ use portcullis_cluster::{
 use portcullis_modes::{NodeFacts, Options, ProxyMode};
 
 use super::{
-    Isolation, KernelView, Reason, ReportInput, ServiceItem, ServiceQuery, ServiceReport, ServiceStatus,
-    Severity, report,
+    Isolation, Reason, ReportInput, ServiceItem, ServiceQuery, ServiceReport, ServiceStatus, Severity, report,
 };
 use crate::source::read_manifests;
 
@@ -23,7 +22,7 @@ struct Node {
     scheduler: IpvsScheduler,
     families: Vec<Family>,
     node_port_addresses: Vec<IpAddr>,
-    kernel: KernelView,
+    isolated: BTreeMap<NamespacedName, Isolation>,
     pending: BTreeSet<NamespacedName>,
     health_check_failures: BTreeMap<NamespacedName, String>,
 }
@@ -43,7 +42,7 @@ impl Node {
             scheduler: IpvsScheduler::RoundRobin,
             families: Family::BOTH.into(),
             node_port_addresses: vec![[192, 168, 10, 11].into()],
-            kernel: KernelView::default(),
+            isolated: BTreeMap::new(),
             pending: BTreeSet::new(),
             health_check_failures: BTreeMap::new(),
         }
@@ -62,8 +61,8 @@ impl Node {
             has_pods: true,
             has_all_services: true,
             has_endpoints_v1: &|_| false,
-            kernel: &self.kernel,
-            pending: &self.pending,
+            isolated: &self.isolated,
+            pending: &[&self.pending],
             health_check_failures: &self.health_check_failures,
             notes: Vec::new(),
         };
@@ -160,14 +159,12 @@ fn facts_of_the_kernel_and_of_the_node_are_findings() {
         message: "xt_recent: No such file or directory".into(),
         since: "2026-11-30T10:00:00.5Z".parse().expect("a time"),
     };
-    node.kernel.isolated.insert(name("answers"), isolation);
-    node.kernel.deferred.insert(name("hinted"));
+    node.isolated.insert(name("answers"), isolation);
     node.pending.insert(name("older"));
     node.health_check_failures.insert(name("health-checked"), "port in use".into());
     let isolated =
         "the kernel rejects shop/answers since 2026-11-30T10:00:00Z: xt_recent: No such file or directory";
     assert_eq!(first(&node, "answers"), (Error, Reason::Isolated, isolated.into(), Degraded));
-    assert_eq!(first(&node, "hinted").1, Reason::Pending);
     assert_eq!(first(&node, "older").1, Reason::Pending);
     let failed = "health check node port 32011 is not served: port in use";
     assert_eq!(
@@ -179,7 +176,7 @@ fn facts_of_the_kernel_and_of_the_node_are_findings() {
     assert_eq!(first(&node, "closed").1, Reason::NoSourceAllowed);
     assert!(findings(&node.item("closed")).contains(&(Warning, Reason::NoNodePortAddress)));
 
-    node.kernel = KernelView::default();
+    node.isolated.clear();
     node.families = vec![Family::V6];
     assert_eq!(findings(&node.item("answers")), [(Info, Reason::FamilyNotServed)]);
     assert_eq!(first(&node, "hinted").1, Reason::FamilyNotServed);

@@ -7,9 +7,15 @@ mod text;
 
 use std::io::{self, Write};
 
+use http::StatusCode;
+
 use crate::cluster_view::LoadError;
 use crate::config::{Config, Services, ServicesFormat};
-use crate::service_report::{NotFound, ServiceQuery, ServiceReport, report};
+use crate::local_client::{LocalClient, LocalClientError};
+use crate::service_report::{KIND, NotFound, ServiceQuery, ServiceReport, report};
+
+/// The alternative to a running daemon.
+const WITHOUT_DAEMON: &str = "to read the cluster without a daemon, set --manifests, --kubeconfig or --master, or name a node by --node";
 
 /// An error that prevents showing Services.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +23,12 @@ pub enum ServicesError {
     /// The cluster state cannot be read.
     #[error(transparent)]
     State(#[from] LoadError),
+    /// The configuration has no socket.
+    #[error("the local API is disabled (--socket is empty); {WITHOUT_DAEMON}")]
+    Disabled,
+    /// The daemon does not run or respond.
+    #[error("{0}; {WITHOUT_DAEMON}")]
+    NoDaemon(String),
     /// A Service or namespace does not exist.
     #[error(transparent)]
     NotFound(#[from] NotFound),
@@ -39,11 +51,30 @@ pub enum ServicesError {
 /// The Services cannot be read, or an argument names an object that does not exist.
 pub fn run(config: &Config, arguments: &Services, out: &mut dyn Write) -> Result<bool, ServicesError> {
     let query = query(arguments)?;
-    let offline = offline::load(config, arguments)?;
-    let found = all_pages(query, |query| Ok(report(&offline.input(config), query)?))?;
-    print(&found, arguments, out)?;
-    offline.unreadable.check()?;
+    // A daemon serves its own node, from the source of its own configuration.
+    let is_offline = arguments.has_source || arguments.node.is_some() || arguments.host.is_some();
+    let found = if is_offline {
+        let offline = offline::load(config, arguments)?;
+        let found = all_pages(query, |query| Ok(report(&offline.input(config), query)?))?;
+        print(&found, arguments, out)?;
+        offline.unreadable.check()?;
+        found
+    } else {
+        let client = LocalClient::new(config.socket.as_deref().ok_or(ServicesError::Disabled)?);
+        let found = all_pages(query, |query| request(&client, query))?;
+        print(&found, arguments, out)?;
+        found
+    };
     Ok(!arguments.problems || found.items.is_empty())
+}
+
+/// Requests a page from the running daemon.
+fn request(client: &LocalClient, query: &ServiceQuery) -> Result<ServiceReport, ServicesError> {
+    let path = format!("/v1/services?{}", query.to_query_string());
+    client.get(&path, KIND).map_err(|error| match error {
+        LocalClientError::Status { status: StatusCode::NOT_FOUND, message, .. } => NotFound(message).into(),
+        error => ServicesError::NoDaemon(error.to_string()),
+    })
 }
 
 /// Returns the query for the arguments.

@@ -1,6 +1,6 @@
 //! Services of manifests or an API server, as a node would serve them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use portcullis_cluster::desired::Desired;
@@ -13,7 +13,7 @@ use crate::commands::cluster_lookup::ClusterLookup;
 use crate::commands::endpoints_v1::has_endpoints_v1;
 use crate::config::{Config, Services, Source};
 use crate::host_file::HostFile;
-use crate::service_report::{KernelView, ReportInput};
+use crate::service_report::{Isolation, ReportInput};
 use crate::source::UnreadableObjects;
 use crate::{host, node};
 
@@ -26,8 +26,7 @@ pub(super) struct Offline<'a> {
     /// The addresses on which node ports are served; `None` if those of the node are not known.
     node_port_addresses: Option<Vec<IpAddr>>,
     has_endpoints_v1: Box<dyn Fn(&NamespacedName) -> bool + 'a>,
-    kernel: KernelView,
-    pending: BTreeSet<NamespacedName>,
+    isolated: BTreeMap<NamespacedName, Isolation>,
     health_check_failures: BTreeMap<NamespacedName, String>,
     notes: Vec<String>,
     /// Objects that could not be read.
@@ -74,8 +73,7 @@ pub(super) fn load<'a>(config: &'a Config, arguments: &Services) -> Result<Offli
         facts,
         node_port_addresses,
         has_endpoints_v1: Box::new(|service| has_endpoints_v1(source, service)),
-        kernel: KernelView::default(),
-        pending: BTreeSet::new(),
+        isolated: BTreeMap::new(),
         health_check_failures: BTreeMap::new(),
         notes,
         unreadable,
@@ -106,8 +104,8 @@ impl Offline<'_> {
             has_pods: true,
             has_all_services: true,
             has_endpoints_v1: &*self.has_endpoints_v1,
-            kernel: &self.kernel,
-            pending: &self.pending,
+            isolated: &self.isolated,
+            pending: &[],
             health_check_failures: &self.health_check_failures,
             notes: self.notes.clone(),
         }

@@ -217,7 +217,7 @@ Examples:
   portcullis services -n shop web              one Service with its frontends and endpoints
   portcullis services -A --manifests FOLDER    without a daemon, as this node would serve them
 
-Without --manifests, --kubeconfig or --master, the running daemon is asked. The exit status is 0 on success, 1 if --problems
+Without --manifests, --kubeconfig, --master, --node or --host, the running daemon is asked. The exit status is 0 on success, 1 if --problems
 found any, and 2 if the Services could not be read.
 All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 

@@ -22,11 +22,10 @@ pub struct Services {
     /// Show only Services with this text in their name, or with this address, port or node port
     #[arg(long, value_name = "TEXT")]
     pub search: Option<String>,
-    /// Node that serves the Services, with --manifests, --kubeconfig or --master [default: this node]
+    /// Node that serves the Services, as the cluster's objects say; the running daemon is not asked [default: this node]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// YAML file with the node's interfaces and addresses, with --manifests, --kubeconfig or --master [default: those of this
-    /// machine]
+    /// YAML file with the interfaces and addresses of that node [default: those of this machine or of the Node object]
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
     /// Output format

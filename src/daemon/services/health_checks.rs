@@ -1,9 +1,10 @@
 //! The health check ports of Services, and the ports without local endpoints.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis_cluster::desired::{Desired, Rejection, ServicePort};
-use portcullis_cluster::{Family, TrafficPolicy};
+use portcullis_cluster::{Family, NamespacedName, TrafficPolicy};
 use portcullis_modes::{NodePortAddresses, Options};
 
 use crate::control::PortsWithoutLocalEndpoints;
@@ -20,6 +21,11 @@ pub(in crate::daemon) struct HealthChecks {
 impl HealthChecks {
     pub(in crate::daemon) fn new(server: ServiceHealthServer, families: Vec<Family>) -> Self {
         HealthChecks { server, families, addresses: None }
+    }
+
+    /// Returns the Services whose ports are not served, with the reasons.
+    pub(super) fn failures(&self) -> BTreeMap<NamespacedName, String> {
+        self.server.failures()
     }
 
     /// Updates the health check ports, and returns the ports without local endpoints. Does nothing and returns nothing if

@@ -6,13 +6,14 @@ mod programming_latency;
 mod running_sync;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, DirtyServices};
-use portcullis_cluster::{Backoff, Change, Family, Index, Kind, Name};
+use portcullis_cluster::{Backoff, Change, Family, Index, Kind, Name, NamespacedName};
 use tokio::sync::mpsc;
 
 use super::drift_watch::Drift;
@@ -98,6 +99,8 @@ pub(super) struct ServiceController {
     pending: Option<Pending<(ServiceWorker, Option<ServiceSyncResult>)>>,
     schedule: Schedule,
     dirty: DirtyServices,
+    /// The Services of which the running sync, or one that follows, programs a change.
+    unwritten: BTreeSet<NamespacedName>,
     /// All required kinds were listed.
     is_ready: bool,
     first_sync: FirstSync,
@@ -140,6 +143,7 @@ impl ServiceController {
             desired: Arc::new(desired),
             pending: None,
             dirty: DirtyServices::default(),
+            unwritten: BTreeSet::new(),
             is_ready: false,
             first_sync: FirstSync::for_services(),
             next_loopback_check: now,
@@ -177,6 +181,7 @@ impl ServiceController {
         self.status.changes.iter_mut().for_each(ChangeCounts::take);
         let desired = Arc::get_mut(&mut self.desired).expect("no work reads them, as the worker is here");
         let changes = desired.update(index, dirty);
+        self.unwritten.extend(changes.iter().map(|change| change.name.clone()));
         if let Some(report) = self.unserved_frontends.update(desired) {
             self.unserved.get_or_insert_default().add(report);
         }
@@ -230,6 +235,9 @@ impl ServiceController {
         now: Instant,
     ) {
         let error = result.error();
+        if error.is_none() {
+            self.unwritten = result.deferred();
+        }
         self.running_sync.ended(error.is_none());
         self.status.long_sync = None;
         let was_retrying = self.schedule.is_retrying();
@@ -402,5 +410,7 @@ impl Controller for ServiceController {
 
     fn add_to<'a>(&'a self, state: &mut DaemonState<'a>) {
         state.desired = Some(&self.desired);
+        state.pending.extend([&self.dirty.services, &self.unwritten]);
+        state.health_check_failures = self.handles.health_checks.failures();
     }
 }

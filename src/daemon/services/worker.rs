@@ -1,11 +1,12 @@
 //! The part of the controller that runs on a thread: the engine of the proxy mode.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_cluster::{Kind, ObjectKey};
+use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
 use portcullis_modes::cleanup::{CleanupResult, DrainStatus};
 use portcullis_modes::stale_flows::{StaleFlowsError, StaleFlowsResult};
 use portcullis_modes::{
@@ -61,6 +62,11 @@ impl ServiceSyncResult {
     /// Returns true if the next sync writes some of the changes.
     pub(super) fn is_deferred(&self) -> bool {
         self.families.iter().any(|family| !family.deferred.is_empty())
+    }
+
+    /// Returns the Services that the next syncs write.
+    pub(super) fn deferred(&self) -> BTreeSet<NamespacedName> {
+        self.families.iter().flat_map(|family| family.deferred.iter().cloned()).collect()
     }
 
     /// Returns what could not be written, one line each.

@@ -173,9 +173,10 @@ impl ControllerStatuses {
     /// Records an Event about each object that is newly isolated.
     fn report_isolated(&self, name: ControllerName, result: &RulesResult, seen: &mut SeenController) {
         let isolated: Arc<[IsolatedObject]> = result.isolated.as_slice().into();
-        self.reported.set_isolated(name, result.rules, Arc::clone(&isolated));
+        let now = Moment::now();
+        self.reported.set_isolated(name, result.rules, Arc::clone(&isolated), now);
         let before = seen.isolated.insert(result.rules, isolated).unwrap_or_default();
-        self.timeline.add_isolation(name, result.rules, &before, &result.isolated, Moment::now());
+        self.timeline.add_isolation(name, result.rules, &before, &result.isolated, now);
         let was_isolated: BTreeSet<&ObjectKey> = before.iter().map(|isolated| &isolated.object).collect();
         for IsolatedObject { object, text, .. } in &result.isolated {
             if !was_isolated.contains(object) {

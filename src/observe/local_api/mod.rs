@@ -15,6 +15,7 @@ mod kernel_status;
 mod policies;
 mod router;
 mod server;
+mod services;
 mod socket;
 mod source_entries;
 mod status;

@@ -9,8 +9,10 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::documents::ErrorDocument;
+use super::services::ServicesError;
 use super::{LocalApi, Since};
 use crate::observe::http::response::{self, JSON};
+use crate::service_report::ServiceQuery;
 
 /// The number of entries of the timeline without `limit`.
 const DEFAULT_LIMIT: usize = 100;
@@ -19,6 +21,7 @@ const DEFAULT_LIMIT: usize = 100;
 pub(crate) fn router(api: LocalApi) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
         .route("/v1/timeline", get(timeline))
         .route("/v1/policies", get(policies))
         .fallback(not_found)
@@ -51,6 +54,21 @@ fn with_status(status: StatusCode, document: &impl Serialize) -> Response {
 
 async fn status(State(api): State<LocalApi>) -> Response {
     document(&api.status().await)
+}
+
+async fn services(
+    State(api): State<LocalApi>,
+    query: Result<Query<ServiceQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return error(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    match api.services(query).await {
+        Ok(report) => document(&report),
+        Err(ServicesError::NotFound(reason)) => error(StatusCode::NOT_FOUND, reason.to_string()),
+        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
+    }
 }
 
 /// The parameters of the timeline.
@@ -110,7 +128,9 @@ impl Since {
 }
 
 async fn not_found() -> Response {
-    error(StatusCode::NOT_FOUND, "no such document; expected one of /v1/status, /v1/timeline, /v1/policies")
+    const EXPECTED: &str =
+        "no such document; expected one of /v1/status, /v1/services, /v1/timeline, /v1/policies";
+    error(StatusCode::NOT_FOUND, EXPECTED)
 }
 
 async fn method_not_allowed() -> Response {

@@ -14,6 +14,7 @@ const DESCRIBED_ELSEWHERE: [&str; 2] = ["recentSyncs", "recentDrift"];
 fn documents() -> Vec<(&'static str, Value)> {
     vec![
         ("/v1/status", value(&samples::status())),
+        ("/v1/services", value(&samples::services())),
         ("/v1/timeline", value(&samples::timeline())),
         ("/v1/policies", value(&samples::policies())),
     ]

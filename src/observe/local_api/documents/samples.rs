@@ -3,6 +3,10 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::service_report::{
+    Balancing, EndpointCounts, EndpointItem, Finding, FrontendItem, FrontendKindName, Reason, ServiceItem,
+    ServiceReport, ServiceStatus, Severity,
+};
 
 fn time(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_796_032_800 + seconds).expect("a time")
@@ -195,5 +199,70 @@ fn source(kind: &str, error: Option<&str>) -> SourceStatus {
         failures: 4,
         lists: 1,
         unreadable: 1,
+    }
+}
+
+/// A Service report with an item of each list.
+pub(in crate::observe::local_api) fn services() -> ServiceReport {
+    ServiceReport {
+        api_version: API_VERSION.to_owned(),
+        kind: "ServiceReport".to_owned(),
+        node: "node-1".to_owned(),
+        mode: "nftables".to_owned(),
+        total: 1,
+        offset: 0,
+        next: None,
+        items: vec![ServiceItem {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            service_type: Some("ClusterIP".to_owned()),
+            status: ServiceStatus::NotServing,
+            reasons: vec![Reason::NoReadyEndpoints],
+            session_affinity_seconds: Some(10_800),
+            balancing: Some(Balancing { method: "random".to_owned(), is_even: true }),
+            frontends: vec![FrontendItem {
+                port_name: "http".to_owned(),
+                kind: FrontendKindName::ClusterIp,
+                address: Some([10, 96, 0, 12].into()),
+                port: 80,
+                protocol: "tcp".to_owned(),
+                family: "IPv4".to_owned(),
+                traffic_policy: "Cluster".to_owned(),
+                endpoints: 0,
+                source_ranges: Some(vec!["192.0.2.0/24".to_owned()]),
+                answers: false,
+                shadowed_by: None,
+            }],
+            frontend_count: 1,
+            endpoint_counts: vec![EndpointCounts {
+                family: "IPv4".to_owned(),
+                total: 1,
+                ready: 0,
+                terminating: 0,
+                local: 1,
+            }],
+            endpoints: Some(vec![EndpointItem {
+                port_name: "http".to_owned(),
+                protocol: "tcp".to_owned(),
+                address: [10, 244, 1, 31].into(),
+                port: 8080,
+                pod: Some("shop/web-1".to_owned()),
+                node: Some("node-1".to_owned()),
+                is_local: true,
+                ready: false,
+                serving: false,
+                terminating: false,
+                cluster_share_percent: Some(0.0),
+                local_share_percent: None,
+            }]),
+            findings: vec![Finding {
+                severity: Severity::Error,
+                reason: Reason::NoReadyEndpoints,
+                message: "shop/web has one endpoint, which is not ready".to_owned(),
+                hint: Some("check the readiness of that pod".to_owned()),
+            }],
+            omitted_findings: 0,
+        }],
+        notes: vec!["1 EndpointSlices could not be read, so endpoints may be missing".to_owned()],
     }
 }
