@@ -46,7 +46,7 @@ fn services(arguments: &[&str], folder: &Path) -> Run {
 
 /// Writes the objects of a cluster with the manifests of `fixtures/demo` to a folder, as the lab passes them to its daemons.
 fn demo_cluster() -> tempfile::TempDir {
-    let objects = ClusterObjects::read(&root().join("fixtures/demo")).expect("the manifests can be read");
+    let objects = ClusterObjects::read(root().join("fixtures/demo")).expect("the manifests can be read");
     let plan = objects.plan().expect("the manifests are valid");
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join("cluster.json"), plan.to_list().to_string()).expect("it can be written");
