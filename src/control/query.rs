@@ -34,7 +34,7 @@ pub(crate) struct DaemonState<'a> {
 
 impl<'a> DaemonState<'a> {
     /// Returns the state without that of controllers.
-    pub(super) fn new(index: &'a Index, is_ready: bool) -> Self {
+    pub(crate) fn new(index: &'a Index, is_ready: bool) -> Self {
         DaemonState {
             index,
             is_ready,

@@ -76,7 +76,7 @@ async fn respond(mut queries: mpsc::Receiver<Query>) {
     }
     let desired = Desired::from_index(&index, Name::new("node-1"));
     while let Some(mut query) = queries.recv().await {
-        query.run(&DaemonState { index: &index, is_ready: true, desired: Some(&desired), policies: None });
+        query.run(&DaemonState { desired: Some(&desired), ..DaemonState::new(&index, true) });
     }
 }
 
@@ -103,7 +103,7 @@ async fn status_has_the_problems_of_health_and_the_counts_of_the_loop() {
         isolated: vec![isolated.clone()],
         error: None,
     };
-    reported.set_isolated(status.name, "IPv4", vec![isolated.clone()].into());
+    reported.set_isolated(status.name, "IPv4", vec![isolated.clone()].into(), at);
     let trigger = SyncTrigger::ExternalChange { process: "nft (process 7)".to_owned() };
     timeline.add_sync(status.name, &result, &trigger, at);
     timeline.add_isolation(status.name, "IPv4", &[], &result.isolated, at);
