@@ -120,6 +120,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             let verdict = commands::status::run(config, *status, stdout.is_terminal(), colors, &mut out);
             return Ok(status_code(status.watch, verdict?));
         }
+        Command::Observe(observe) => {
+            commands::observe::run(config, observe, output::has_colors(&io::stdout()), &mut out)?;
+        }
         Command::Explain(explain) => {
             return Ok(match commands::explain::run(config, explain, &mut out)? {
                 ExplainResult::Predicted { arrives } => exit_code(arrives),

@@ -44,9 +44,10 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 22] = [
+const PAGES: [&[&str]; 23] = [
     &[],
     &["status"],
+    &["observe"],
     &["render"],
     &["diff"],
     &["explain"],

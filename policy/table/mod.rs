@@ -44,7 +44,9 @@ mod tiers;
 pub use diff::{TableDifference, differences};
 pub use enforcer::{DropCounter, EnforceError, Enforcer, has_bridge_family, read, read_drop_counters};
 pub use label::DropLabels;
-pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
+pub use names::{
+    CUT, INPUT_PRIORITY, OTHER_PROTOCOLS, POSTROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS,
+};
 pub use observed::ObservedDrop;
 pub use options::{DropLog, PolicyOptions, UnknownPods};
 pub use policy_table::PolicyTable;

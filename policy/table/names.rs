@@ -55,16 +55,16 @@ pub(super) const EGRESS_PORTS: &str = "egress-ports";
 pub(super) const INGRESS_PORTS: &str = "ingress-ports";
 
 /// Counter of connections of unknown pods.
-pub(super) const UNKNOWN_PODS: &str = "unknown-pods";
+pub const UNKNOWN_PODS: &str = "unknown-pods";
 
 /// Counter of packets that would pick up terminated connections.
-pub(super) const CUT: &str = "cut-connections";
+pub const CUT: &str = "cut-connections";
 
 /// Counter of frames of isolated pods that are neither IP nor ARP, which no policy can allow.
-pub(super) const OTHER_PROTOCOLS: &str = "other-protocols";
+pub const OTHER_PROTOCOLS: &str = "other-protocols";
 
 /// Counter of router advertisements and redirects of pods.
-pub(super) const ROUTER_ADVERTISEMENTS: &str = "router-advertisements";
+pub const ROUTER_ADVERTISEMENTS: &str = "router-advertisements";
 
 /// Set of protocols whose connections are picked up in their middle, for a while after the start.
 pub(super) const PICKED_UP: &str = "picked-up-protocols";

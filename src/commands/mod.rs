@@ -11,6 +11,7 @@ pub mod explain;
 pub mod lab;
 pub mod man;
 pub mod migrate;
+pub mod observe;
 pub mod policy;
 pub mod render;
 mod rules_printer;

@@ -41,7 +41,8 @@ mod tests;
 
 pub use command::{
     AddressFamily, Bundle, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man,
-    Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render, Services, ServicesFormat, Status,
+    Matrix, Migrate, Observe, ObserveFormat, OutputFormat, Policy, ProtocolArgument, Render, Services,
+    ServicesFormat, Status, VerdictArgument,
 };
 pub(crate) use command::{command_line, completed_command_line, has_settings};
 pub use detect_local_mode::DetectLocalMode;

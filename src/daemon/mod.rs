@@ -41,6 +41,7 @@ use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::observe::local_api::DaemonFacts;
 use crate::observe::telemetry::{self, Telemetry};
+use crate::observe::traffic_events::DropLogRequests;
 use crate::policy_lock::PolicyLock;
 use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
 use crate::termination::Termination;
@@ -141,6 +142,14 @@ pub async fn run(
     let families = prerequisites.families.clone();
     let wake = Wake::default();
     let addresses = NodeAddresses::read();
+    let (queries, receiver) = Queries::channel();
+    let observation = (!options.once && config.socket.is_some()).then(|| {
+        node_setup::remove_drop_log();
+        telemetry.start_traffic_events(config.network_policy.is_some(), queries.clone(), &wake)
+    });
+    let (traffic_events, drop_logs) = observation.unzip();
+    let (policy_drop_log, source_range_log) =
+        drop_logs.map(|ends| (ends.policies, ends.source_ranges)).unzip();
     let setup = Setup {
         config: &config,
         name: &name,
@@ -150,20 +159,27 @@ pub async fn run(
         addresses: &addresses,
         progress: &progress,
     };
-    let services = setup.services(prerequisites, &kernel, traffic, &telemetry)?;
+    let services = setup.services(prerequisites, &kernel, traffic, source_range_log, &telemetry)?;
     let starting =
         format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), config.mode.name());
     recorder.node_event(EventType::Normal, ["Starting", START], &starting);
     let policies = config.network_policy.zip(enforcer).map(|(policy, enforcer)| {
-        PolicyController::new(policy, name.clone(), addresses.clone(), enforcer, options.once, &wake)
+        PolicyController::new(
+            policy,
+            name.clone(),
+            addresses.clone(),
+            enforcer,
+            options.once,
+            policy_drop_log.flatten(),
+            &wake,
+        )
     });
     if policies.is_none() {
         node_setup::remove_policies(options).await?;
     }
     let stop = setup.stop_signals(&source, file, &telemetry, termination);
     let service_manager = ServiceManager::start(telemetry.health());
-    let (queries, receiver) = Queries::channel();
-    if !options.once {
+    if let Some(traffic_events) = traffic_events {
         let facts = DaemonFacts {
             config: config.clone(),
             node: name.clone(),
@@ -171,7 +187,7 @@ pub async fn run(
             started: start,
             other_proxies,
         };
-        telemetry.start_local_api(facts, queries);
+        telemetry.start_local_api(facts, queries, traffic_events);
     }
 
     let mut event_loop =
@@ -235,6 +251,7 @@ impl Setup<'_> {
         mut prerequisites: Prerequisites,
         kernel: &KernelSettings,
         traffic: mpsc::Receiver<TrafficRequest>,
+        drop_log: Option<DropLogRequests>,
         telemetry: &Telemetry,
     ) -> Result<ServiceController, DaemonError> {
         let Setup { config, name, options, start, wake, addresses, progress } = *self;
@@ -261,6 +278,7 @@ impl Setup<'_> {
             traffic: wake.forward(traffic),
             health_checks: HealthChecks::new(telemetry.service_health_server(), families.clone()),
             progress: Arc::clone(progress),
+            drop_log,
         };
         Ok(ServiceController::new(
             config.clone(),

@@ -1,6 +1,6 @@
 //! Setup of the node at the start that does not depend on the cluster's objects.
 
-use portcullis_modes::{NodeFacts, nftables};
+use portcullis_modes::{NodeFacts, nftables, source_range_log};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::task::JoinError;
 
@@ -92,6 +92,17 @@ pub(super) async fn remove_policies(options: &Daemon) -> Result<(), JoinError> {
     };
     remove_policy_table();
     Ok(())
+}
+
+/// Removes the table that logs packets which source ranges drop, if an earlier daemon left it. Kernels since Linux 5.12 do that.
+pub(super) fn remove_drop_log() {
+    match source_range_log::remove_leftover() {
+        Ok(false) => {}
+        Ok(true) => tracing::info!("removed the table {} of an earlier daemon", source_range_log::NAME),
+        Err(error) => {
+            tracing::debug!(%error, "cannot remove the table {} of an earlier daemon", source_range_log::NAME)
+        }
+    }
 }
 
 fn remove_policy_table() {

@@ -22,5 +22,6 @@ mod policy_drops;
 mod reported_statuses;
 mod source_problems;
 pub(crate) mod telemetry;
+pub(crate) mod traffic_events;
 mod unreadable_reporter;
 pub(crate) mod unserved;

@@ -17,8 +17,9 @@ use super::local_api::{self, ApiSources, DaemonFacts, LocalApi, LocalApiServer};
 use super::metrics::Metrics;
 use super::own_node_reporter::OwnNodeReporter;
 use super::source_problems;
+use super::traffic_events::{ControllerEnds, TrafficEvents};
 use crate::config::{self, Config};
-use crate::control::{Declaration, Observer, Progress, Queries, Status, SyncHistory};
+use crate::control::{Declaration, Observer, Progress, Queries, Status, SyncHistory, Wake};
 use crate::file_descriptors;
 use crate::logging;
 use crate::moment::Moment;
@@ -140,12 +141,23 @@ impl Telemetry {
         }
     }
 
+    /// Starts the hub of traffic events. `has_policies`: policies are enforced.
+    pub(crate) fn start_traffic_events(
+        &self,
+        has_policies: bool,
+        queries: Queries,
+        wake: &Wake,
+    ) -> (TrafficEvents, ControllerEnds) {
+        TrafficEvents::start(self.node.clone(), has_policies, queries, self.metrics.traffic_events(), wake)
+    }
+
     /// Starts the local API, if the configuration has a socket for it.
-    pub(crate) fn start_local_api(&mut self, facts: DaemonFacts, queries: Queries) {
+    pub(crate) fn start_local_api(&mut self, facts: DaemonFacts, queries: Queries, events: TrafficEvents) {
         let Some(path) = facts.config.socket.clone() else { return };
         self.controllers.timeline().add_start(facts.config.mode, facts.started);
         let sources = ApiSources {
             queries,
+            events,
             health: self.health(),
             reported: self.controllers.reported().clone(),
             timeline: self.controllers.timeline().clone(),

@@ -43,6 +43,7 @@ mod manifests;
 mod migrations;
 mod mode_changes;
 mod non_root;
+mod observe;
 mod options;
 mod restart;
 mod same_port;

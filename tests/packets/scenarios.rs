@@ -19,6 +19,9 @@ macro_rules! scenarios {
     (@modes $file:ident $scenario:ident all_modes) => {
         scenarios!(@modes $file $scenario [by_the_nft_tool by_nftables by_ipvs]);
     };
+    (@modes $file:ident $scenario:ident all_modes_with_nf_tables) => {
+        scenarios!(@modes $file $scenario [by_the_nft_tool by_the_legacy_tool by_nftables]);
+    };
     (@modes $file:ident $scenario:ident all_modes_in_qemu) => {
         scenarios!(@modes $file $scenario [by_the_nft_tool_in_qemu by_nftables_in_qemu by_ipvs_in_qemu]);
     };
@@ -46,6 +49,8 @@ scenarios! {
     // The legacy tool requires root, and user-mode Linux, in which IPVS mode is tested, has no other.
     non_root::daemon_without_root: [by_the_nft_tool by_nftables],
     // IPVS mode passes too. Its rules are iptables mode's, and eight labs take minutes in user-mode Linux.
+    observe::connections_are_observed: all_modes,
+    observe::dropped_packets_are_observed: all_modes_with_nf_tables,
     options::local_traffic_detection: [by_the_nft_tool by_nftables],
     options::masquerading: all_modes,
     options::node_port_addresses: all_modes,

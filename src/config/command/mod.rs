@@ -8,6 +8,7 @@ mod explain;
 mod lab;
 mod man;
 mod migrate;
+mod observe;
 mod output_format;
 mod policy;
 mod render;
@@ -27,6 +28,7 @@ pub use diff::Diff;
 pub use explain::{Explain, ProtocolArgument};
 pub use man::Man;
 pub use migrate::Migrate;
+pub use observe::{Observe, ObserveFormat, VerdictArgument};
 pub use output_format::OutputFormat;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
@@ -55,6 +57,8 @@ pub enum Command {
     Services(Services),
     /// Print the state of the daemon that runs on this node.
     Status(Status),
+    /// Print dropped packets or connections as they happen.
+    Observe(Observe),
     /// Evaluate network policies.
     Policy(Policy),
     /// Switch this node to another proxy mode, or print the plan for it.
@@ -119,6 +123,10 @@ pub(super) fn parser() -> clap::Command {
             "Print the state of the daemon that runs on this node; exit status 1 if it is not healthy, 2 if that cannot be determined",
         )
         .after_help(ALL_SETTINGS);
+    let observe =
+        Observe::augment_args(with_settings_shown(clap::Command::new("observe"), &["config", "socket"]))
+            .about("Print packets that policies or source ranges drop, or connections, as they happen")
+            .after_help(OBSERVE_EXAMPLES);
     let render = Render::augment_args(reading_cluster(clap::Command::new("render")))
         .about("Print the rules for a cluster state, without changing the kernel")
         .after_help(ALL_SETTINGS);
@@ -151,6 +159,7 @@ pub(super) fn parser() -> clap::Command {
         .args(flags::arguments())
         .arg(version)
         .subcommand(status)
+        .subcommand(observe)
         .subcommand(render)
         .subcommand(diff)
         .subcommand(explain)
@@ -198,6 +207,16 @@ Examples:
 
 The exit status is 0 on success, and 1 if something prevents the switch or part of it failed.
 All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
+
+/// The end of the help of `observe`.
+const OBSERVE_EXAMPLES: &str = "\
+The daemon must run. Rules log drops only while this command runs, and at most 10000 packets a second each.
+
+Examples:
+  portcullis observe --follow                               drops by policies and loadBalancerSourceRanges
+  portcullis observe -n shop --to svc/db --for 5m           drops on the way to a Service
+  portcullis observe --from shop/web-1 -o json --count 1    the next drop of a pod's packet
+  portcullis observe --connections -f --port 5432           new and ended connections to a port";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -276,6 +295,7 @@ pub(super) fn subcommand(
     let Some((name, inner)) = matches.subcommand() else { return Ok(None) };
     Ok(Some(match name {
         "status" => (Command::Status(Status::from_arg_matches(inner)?), Some(inner)),
+        "observe" => (Command::Observe(Observe::from_arg_matches(inner)?), Some(inner)),
         "render" => (Command::Render(Render::from_arg_matches(inner)?), Some(inner)),
         "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
         "explain" => (Command::Explain(Explain::from_arg_matches(inner)?), Some(inner)),

@@ -30,6 +30,7 @@ use crate::control::{
     Status, SyncTrigger, Wake, Watch, Work,
 };
 use crate::moment::Moment;
+use crate::observe::traffic_events::DropLogRequests;
 use crate::source::Selection;
 use crate::{node, sysctl, truncated_list};
 
@@ -84,7 +85,9 @@ pub(super) struct PolicyController {
     dirty: DirtyPolicyObjects,
     /// `None` while a sync runs.
     worker: Option<PolicyWorker>,
-    pending: Option<Pending<(PolicyWorker, PolicySyncResult)>>,
+    pending: Option<Pending<(PolicyWorker, Option<PolicySyncResult>)>>,
+    /// Requests to log drops; `None` with `--once`.
+    drop_log: Option<DropLogRequests>,
     schedule: Schedule,
     /// The reason of the running sync.
     trigger: SyncTrigger,
@@ -122,6 +125,7 @@ impl PolicyController {
         addresses: NodeAddresses,
         enforcer: Enforcer,
         once: bool,
+        drop_log: Option<DropLogRequests>,
         wake: &Wake,
     ) -> Self {
         sysctl::filter_bridged_packets();
@@ -138,6 +142,7 @@ impl PolicyController {
             dirty: DirtyPolicyObjects::default(),
             worker: Some(PolicyWorker::new(Scope::Node(node), enforcer)),
             pending: None,
+            drop_log,
             schedule,
             trigger: SyncTrigger::Start,
             first_sync: FirstSync::for_policies(),
@@ -210,6 +215,23 @@ impl PolicyController {
             pick_up: self.pick_up,
             node_addresses: self.addresses.get().into_iter().collect::<HashSet<IpAddr>>(),
         }
+    }
+
+    /// Starts to log drops, or ends it, if that was requested and policies were written.
+    fn start_changing_drop_log(&mut self) -> Option<Work> {
+        let drop_log = self.drop_log.as_mut()?;
+        self.worker.as_ref().filter(|worker| worker.was_committed())?;
+        let request = drop_log.take_due()?;
+        let (mut worker, pick_up) = (self.worker.take()?, self.pick_up);
+        // Before the first event.
+        drop_log.set_labels(worker.drop_labels());
+        let (work, pending) = Work::new(move || {
+            let result = worker.log_drops(request.group, pick_up);
+            request.report(result);
+            (worker, None)
+        });
+        self.pending = Some(pending);
+        Some(work)
     }
 
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
@@ -291,6 +313,9 @@ impl Controller for PolicyController {
         if let Some(unlogged) = self.restores.due_log(now) {
             unlogged.log(self.restores.process(), RESTORED);
         }
+        if let Some(drop_log) = &mut self.drop_log {
+            drop_log.poll();
+        }
         if let Some(drift) = self.drift.take() {
             self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
         }
@@ -309,7 +334,8 @@ impl Controller for PolicyController {
     }
 
     fn start(&mut self, index: &Index, is_ready: bool, now: Instant) -> Option<Work> {
-        let due = self.due(now).filter(|_| is_ready && !self.first_sync.is_held())?;
+        let due = self.due(now).filter(|_| is_ready && !self.first_sync.is_held());
+        let Some(due) = due else { return self.start_changing_drop_log() };
         let mut worker = self.worker.take()?;
         self.first_sync.started();
         self.rejected_due = None;
@@ -322,7 +348,7 @@ impl Controller for PolicyController {
         self.schedule.started(due, now);
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
-            (worker, result)
+            (worker, Some(result))
         });
         self.pending = Some(pending);
         Some(work)
@@ -330,6 +356,16 @@ impl Controller for PolicyController {
 
     fn finish(&mut self, _: &Index, now: Instant) {
         let Some((worker, result)) = self.pending.take().and_then(Pending::take) else { return };
+        if let Some(drop_log) = &self.drop_log {
+            drop_log.set_labels(worker.drop_labels());
+        }
+        let Some(result) = result else {
+            if worker.needs_sync() {
+                self.schedule.request();
+            }
+            self.worker = Some(worker);
+            return;
+        };
         self.handle_result(&result, now);
         // While the search for rejected policies continues, nothing was written yet at the start.
         if worker.was_committed() || result.search.is_none() {

@@ -18,7 +18,8 @@ use portcullis_policy::table::{Enforcer, PolicyOptions, RejectedPolicies, Search
 
 use super::pick_up::PickUp;
 use crate::control::{
-    FinishedSync, IsolatedObject, Measurements, PolicyMeasurements, RulesError, RulesResult,
+    DropCounterLabels, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements, RulesError,
+    RulesResult,
 };
 
 /// The desired policies and their enforcement. Each sync moves it to a thread, which returns it.
@@ -209,7 +210,8 @@ impl PolicyWorker {
         let restored = self.restore(request.changed_by.as_deref());
         let compiled = self.compiler.compiled();
         self.enforcer.apply(&request.changes, compiled);
-        self.enforcer.set_options(request.options.clone(), compiled);
+        let observed = self.enforcer.options().observed;
+        self.enforcer.set_options(PolicyOptions { observed, ..request.options.clone() }, compiled);
         self.enforcer.set_pick_up(request.pick_up.is_active());
         self.update_interfaces(&request);
         let compiled = self.compiler.compiled();
@@ -275,6 +277,36 @@ impl PolicyWorker {
         }
         result.took = start.elapsed();
         result
+    }
+
+    /// Logs drops to an NFLOG group, or no longer. If the kernel rejects that, the table stays as it is.
+    ///
+    /// # Errors
+    /// The kernel's message.
+    pub(super) fn log_drops(&mut self, group: Option<u16>, pick_up: PickUp) -> Result<(), String> {
+        self.set_observed(group, pick_up);
+        let written = self.enforcer.sync();
+        if written.is_err() && group.is_some() {
+            self.set_observed(None, pick_up);
+        }
+        written.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn set_observed(&mut self, group: Option<u16>, pick_up: PickUp) {
+        let compiled = self.compiler.compiled();
+        self.enforcer.set_observed(group, compiled);
+        self.enforcer.set_pick_up(pick_up.is_active());
+        self.enforcer.set_interfaces(self.interfaces.found(), compiled);
+    }
+
+    /// Returns true if the kernel's tables may differ from the desired ones.
+    pub(super) fn needs_sync(&self) -> bool {
+        self.enforcer.needs_sync()
+    }
+
+    /// Returns the labels of the drop counters.
+    pub(super) fn drop_labels(&self) -> &DropCounterLabels {
+        self.enforcer.table().labels()
     }
 
     /// Restores the table after an external change, before changes of policies are written. Returns the number of objects

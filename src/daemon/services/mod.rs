@@ -28,6 +28,7 @@ use crate::control::{
 use crate::daemon::mode_setup;
 use crate::moment::Moment;
 use crate::observe::http::TrafficRequest;
+use crate::observe::traffic_events::DropLogRequests;
 use crate::observe::unserved::{UnservedFrontends, UnservedReport};
 use crate::source::Selection;
 use crate::{memory, node};
@@ -81,6 +82,8 @@ pub(super) struct ServiceHandles {
     pub(super) health_checks: HealthChecks,
     /// The progress of work.
     pub(super) progress: Arc<Progress>,
+    /// Requests to log drops by source ranges; `None` with `--once`.
+    pub(super) drop_log: Option<DropLogRequests>,
 }
 
 /// The log message of restores.
@@ -227,6 +230,25 @@ impl ServiceController {
         Some(work)
     }
 
+    /// Starts to log drops by source ranges, or ends it, if that was requested.
+    fn start_changing_drop_log(&mut self, index: &Index) -> Option<Work> {
+        self.worker.as_ref()?;
+        let request = self.handles.drop_log.as_mut()?.take_due()?;
+        let mut worker = self.worker.take()?;
+        let options = node::options(&self.config, index.node(&self.node));
+        let addresses = self.handles.addresses.get();
+        let facts = self.facts.node_facts(&self.config, index, &self.node, &options, &addresses);
+        let (mode, desired) = (self.config.mode, Arc::clone(&self.desired));
+        let (work, pending) = Work::new(move || {
+            let result = worker.log_source_ranges(request.group, mode, &desired, &options, &facts);
+            drop(desired);
+            request.report(result);
+            (worker, None)
+        });
+        self.pending = Some(pending);
+        Some(work)
+    }
+
     fn handle_result(
         &mut self,
         worker: &ServiceWorker,
@@ -362,6 +384,9 @@ impl Controller for ServiceController {
             self.next_loopback_check = now + LOOPBACK_CHECK;
             self.check_loopback(index);
         }
+        if let Some(drop_log) = &mut self.handles.drop_log {
+            drop_log.poll();
+        }
         self.handle_drift(now);
     }
 
@@ -377,7 +402,11 @@ impl Controller for ServiceController {
         let due = self.schedule.due(now).filter(|_| is_ready && !self.first_sync.is_held());
         match due {
             Some(due) => self.start_sync(due, index, now),
-            None => self.start_reading_traffic(),
+            None => {
+                let is_synced = is_ready && self.status.last_sync.is_some();
+                let reading = self.start_reading_traffic();
+                reading.or_else(|| is_synced.then(|| self.start_changing_drop_log(index)).flatten())
+            }
         }
     }
 

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
 use portcullis_modes::cleanup::{CleanupResult, DrainStatus};
+use portcullis_modes::source_range_log::SourceRangeLog;
 use portcullis_modes::stale_flows::{StaleFlowsError, StaleFlowsResult};
 use portcullis_modes::{
-    EngineRequest, NodeFacts, Options, ServiceEngine, SyncError, SyncErrorKind, SyncProgress, SyncResult,
+    EngineRequest, NodeFacts, Options, ProxyMode, ServiceEngine, SyncError, SyncErrorKind, SyncProgress,
+    SyncResult,
 };
 
 use crate::control::{Due, IsolatedObject, RulesError, RulesResult, ServiceMeasurements};
@@ -19,6 +21,8 @@ use crate::observe::http::TrafficResponse;
 /// The engine. It moves to a thread for each sync.
 pub(in crate::daemon) struct ServiceWorker {
     engine: ServiceEngine,
+    /// The log of packets that source ranges drop, while it is requested.
+    source_ranges: Option<(SourceRangeLog, ProxyMode)>,
     progress: Option<Arc<SyncProgress>>,
 }
 
@@ -130,11 +134,13 @@ impl ServiceSyncResult {
 impl ServiceWorker {
     /// Creates a worker. `progress`: the counters of the mode's running syncs.
     pub(in crate::daemon) fn new(engine: ServiceEngine, progress: Option<Arc<SyncProgress>>) -> Self {
-        ServiceWorker { engine, progress }
+        ServiceWorker { engine, source_ranges: None, progress }
     }
 
     /// Programs the changes of `desired` into the kernel, and deletes stale flows.
     pub(super) fn sync(&mut self, desired: &Desired, request: ServiceSyncRequest) -> ServiceSyncResult {
+        let logged =
+            self.source_ranges.is_some().then(|| (request.options.clone(), request.node_facts.clone()));
         self.engine.reconfigure(request.options, request.node_facts);
         if request.has_drifted {
             self.engine.note_external_change();
@@ -150,6 +156,11 @@ impl ServiceWorker {
                 requires_all_services: false,
             },
         );
+        if let Some(((log, mode), (options, facts))) = self.source_ranges.as_mut().zip(logged)
+            && let Err(error) = log.update(*mode, desired, &options, &facts)
+        {
+            tracing::warn!(%error, "observers miss drops by changed loadBalancerSourceRanges");
+        }
         log_cleanup(&result.cleanup);
         log_drain(draining, self.engine.drain_status());
         let is_local = |p: &ServicePort| {
@@ -181,6 +192,32 @@ impl ServiceWorker {
     /// Reads the traffic of Services.
     pub(super) fn traffic(&mut self, desired: &Desired) -> TrafficResponse {
         self.engine.traffic(desired)
+    }
+
+    /// Logs packets that source ranges drop to an NFLOG group, or no longer.
+    ///
+    /// # Errors
+    /// The kernel's message.
+    pub(super) fn log_source_ranges(
+        &mut self,
+        group: Option<u16>,
+        mode: ProxyMode,
+        desired: &Desired,
+        options: &Options,
+        facts: &NodeFacts,
+    ) -> Result<(), String> {
+        // Dropping a log removes its table.
+        self.source_ranges.take_if(|(log, _)| Some(log.group()) != group);
+        let Some(group) = group else { return Ok(()) };
+        let mut log = match self.source_ranges.take() {
+            Some((log, _)) => log,
+            None => SourceRangeLog::open(group)
+                .map_err(|error| error.to_string())?
+                .ok_or("this kernel has no nf_tables (CONFIG_NF_TABLES)")?,
+        };
+        log.update(mode, desired, options, facts).map_err(|error| error.to_string())?;
+        self.source_ranges = Some((log, mode));
+        Ok(())
     }
 
     /// Returns the progress counters of a running sync.

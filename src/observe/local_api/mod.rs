@@ -40,6 +40,7 @@ use self::kernel_status::KernelStatus;
 use super::health::Health;
 use super::policy_drops::PolicyDrops;
 use super::reported_statuses::ReportedStatuses;
+use super::traffic_events::TrafficEvents;
 use crate::config::Config;
 use crate::control::Queries;
 use crate::moment::Moment;
@@ -93,6 +94,8 @@ pub(crate) struct DaemonFacts {
 pub(crate) struct ApiSources {
     /// The loop.
     pub(crate) queries: Queries,
+    /// The hub of traffic events.
+    pub(crate) events: TrafficEvents,
     /// The health, as the health server serves it.
     pub(crate) health: Arc<Health>,
     /// The statuses of the controllers.
@@ -121,6 +124,11 @@ impl LocalApi {
     /// Returns the sender of queries to the loop.
     pub(crate) fn queries(&self) -> &Queries {
         &self.0.sources.queries
+    }
+
+    /// Returns the hub of traffic events.
+    pub(crate) fn events(&self) -> &TrafficEvents {
+        &self.0.sources.events
     }
 
     /// Returns the state of the daemon.

@@ -1,18 +1,24 @@
 //! The paths of the local API. Other servers may serve the same router.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::documents::ErrorDocument;
 use super::services::ServicesError;
 use super::{LocalApi, Since};
 use crate::observe::http::response::{self, JSON};
+use crate::observe::http::serve::Streamed;
+use crate::observe::traffic_events::EventFilter;
 use crate::service_report::ServiceQuery;
+
+/// The content type of a stream of JSON objects, one in each line.
+const LINES: &str = "application/x-ndjson";
 
 /// The number of entries of the timeline without `limit`.
 const DEFAULT_LIMIT: usize = 100;
@@ -24,6 +30,7 @@ pub(crate) fn router(api: LocalApi) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/timeline", get(timeline))
         .route("/v1/policies", get(policies))
+        .route("/v1/observe", get(observe))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
@@ -127,10 +134,24 @@ impl Since {
     }
 }
 
+/// Streams traffic events, a JSON object in each line. Empty lines keep the connection open.
+async fn observe(State(api): State<LocalApi>, uri: Uri) -> Response {
+    let filter = match EventFilter::parse(uri.query().unwrap_or_default()) {
+        Ok(filter) => filter,
+        Err(invalid) => return error(StatusCode::BAD_REQUEST, invalid.to_string()),
+    };
+    let lines = match api.events().observe(filter).await {
+        Ok(lines) => lines,
+        Err(message) => return error(StatusCode::SERVICE_UNAVAILABLE, message),
+    };
+    let mut response = response::nosniff(StatusCode::OK, LINES, Body::new(lines));
+    response.extensions_mut().insert(Streamed);
+    response
+}
+
 async fn not_found() -> Response {
-    const EXPECTED: &str =
-        "no such document; expected one of /v1/status, /v1/services, /v1/timeline, /v1/policies";
-    error(StatusCode::NOT_FOUND, EXPECTED)
+    const KNOWN: &str = "/v1/status, /v1/services, /v1/timeline, /v1/policies, /v1/observe";
+    error(StatusCode::NOT_FOUND, format!("no such document; expected one of {KNOWN}"))
 }
 
 async fn method_not_allowed() -> Response {

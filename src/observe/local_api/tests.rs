@@ -41,6 +41,7 @@ fn daemon(status_limit: Duration) -> Daemon {
     };
     let sources = ApiSources {
         queries,
+        events: TrafficEvents::without_hub(),
         health: Arc::clone(&health),
         reported: reported.clone(),
         timeline: timeline.clone(),
@@ -198,6 +199,13 @@ async fn requests_that_fail_name_what_is_expected() {
         ("GET", "/v1/timeline?last=1", 400, "Failed to deserialize query string"),
         ("GET", "/v1/policies?namespace=shop", 200, ""),
         ("GET", "/v1/policies?pod=web", 400, "Failed to deserialize query string"),
+        (
+            "GET",
+            "/v1/observe?port=http",
+            400,
+            "invalid value \"http\" of port: expected a number from 0 to 65535",
+        ),
+        ("GET", "/v1/observe", 503, "the daemon is shutting down"),
         ("GET", "/v2/status", 404, "no such document; expected one of /v1/status"),
         ("POST", "/v1/status", 405, "only GET is allowed"),
     ];

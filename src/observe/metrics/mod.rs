@@ -14,6 +14,7 @@ mod portcullis;
 mod process;
 mod register;
 pub mod services;
+mod traffic_events;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use prometheus::{CounterVec, Registry, TextEncoder};
 
 pub use build_info::{KUBERNETES_MINOR, git_version};
 pub use connections::ConnectionMetrics;
+pub(crate) use traffic_events::TrafficEventMetrics;
 
 use crate::config::ProxyMode;
 use crate::control::ControllerName;

@@ -14,6 +14,7 @@ use super::controllers::ControllerMetrics;
 use super::counter_func::{CounterFunc, describe, family};
 use super::policies::PolicyMetrics;
 use super::register::Registrar;
+use super::traffic_events::TrafficEventMetrics;
 use crate::source::KindStatus;
 
 /// Portcullis' own metrics.
@@ -34,6 +35,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) events_omitted: CounterFunc,
     pub(super) http_connections: AllConnectionMetrics,
     pub(super) local_api_listening: Gauge,
+    pub(super) traffic_events: TrafficEventMetrics,
 }
 
 /// How often each tool was killed at its time limit.
@@ -128,6 +130,7 @@ impl PortcullisMetrics {
                  seconds, or because the API server does not take them fast enough",
             ),
             http_connections: AllConnectionMetrics::register(to),
+            traffic_events: TrafficEventMetrics::register(to),
             local_api_listening: to.gauge(
                 "portcullis_local_api_listening",
                 "1 while the local API listens on its Unix socket (--socket); without it, portcullis status and other commands \

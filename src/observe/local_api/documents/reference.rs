@@ -6,17 +6,20 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::samples;
+use crate::observe::traffic_events::{StreamLine, test_events};
 
 /// Lists that are described elsewhere.
 const DESCRIBED_ELSEWHERE: [&str; 2] = ["recentSyncs", "recentDrift"];
 
 /// Returns the documents by path.
 fn documents() -> Vec<(&'static str, Value)> {
+    let event = StreamLine::TrafficEvent(Box::new(test_events::complete()));
     vec![
         ("/v1/status", value(&samples::status())),
         ("/v1/services", value(&samples::services())),
         ("/v1/timeline", value(&samples::timeline())),
         ("/v1/policies", value(&samples::policies())),
+        ("/v1/observe", value(&event)),
     ]
 }
 
@@ -68,6 +71,9 @@ fn documents_can_be_read_again() {
         serde_json::from_str::<super::StatusDocument>(&text).expect("it can be read"),
         samples::status()
     );
+    let event = StreamLine::TrafficEvent(Box::new(test_events::complete()));
+    let text = serde_json::to_string(&event).expect("it can be encoded");
+    assert_eq!(serde_json::from_str::<StreamLine>(&text).expect("it can be read"), event);
     let text = serde_json::to_string(&samples::timeline()).expect("it can be encoded");
     let read: super::TimelineDocument = serde_json::from_str(&text).expect("it can be read");
     assert_eq!(read, samples::timeline());

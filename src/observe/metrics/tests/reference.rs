@@ -157,6 +157,7 @@ fn every_metric_name_in_the_source_is_gathered() {
         include_str!("../process.rs"),
         include_str!("../build_info.rs"),
         include_str!("../services.rs"),
+        include_str!("../traffic_events.rs"),
     ];
     let mut quoted = 0;
     for literal in sources.iter().flat_map(|source| source.split('"').skip(1).step_by(2)) {
