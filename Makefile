@@ -83,6 +83,7 @@ bench: ## Measure syncs of Services and policies against a bare tool or netlink 
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
+	$(CARGO) bench --locked --bench observe
 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))
