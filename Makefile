@@ -78,12 +78,13 @@ memcheck: ## Run the tests of code with system calls under valgrind, which check
 	CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER='valgrind -q --error-exitcode=9' \
 		$(CARGO) test --locked -p portcullis-netlink $(MEMCHECK:%=--test %)
 
-bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, and packet rates (root)
+bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, packet rates, and the local API (root)
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
 	$(CARGO) bench --locked --bench observe
+	$(CARGO) bench --locked --bench local_api
 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))

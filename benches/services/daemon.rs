@@ -76,7 +76,13 @@ impl<'a> Daemon<'a> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command
             .args(["--mode", launch.mode, "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
-            .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
+            .args([
+                "--metrics-bind-address",
+                METRICS,
+                "--healthz-bind-address",
+                "127.0.0.1:10256",
+                "--socket=",
+            ])
             // Changes are written immediately, and no periodic comparison disturbs the measurement.
             .args(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"])
             // nftables mode uses the flags of iptables mode, as in kube-proxy.

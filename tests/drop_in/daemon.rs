@@ -35,7 +35,13 @@ impl Daemon {
         let log = folder.join("log");
         let output = fs::File::create(&log).expect("the folder can be written to");
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--socket=")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output);
         if !has_tools {
             command.env("PATH", folder);
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -328,6 +328,30 @@ fn status_of_a_loop_that_hangs() {
         // SAFETY: the request takes no pointers.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, thread, 0, 0) };
         api.wait_for_status(&mut daemon, "the loop responds again", 0);
+    });
+}
+
+#[test]
+fn socket_of_a_daemon_without_root_belongs_to_its_user() {
+    const USER: u32 = 10256;
+    namespace::inside(|| {
+        let api = ApiNode::new();
+        let folder = api.node.folder.path();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let run = api.socket.parent().unwrap();
+        fs::create_dir(run).unwrap();
+        std::os::unix::fs::chown(run, Some(USER), Some(USER)).unwrap();
+        let program = folder.join("portcullis");
+        fs::copy(env!("CARGO_BIN_EXE_portcullis"), &program).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()]);
+        command.args(["--no-new-privs", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"]);
+        command.arg(program).args(["--mode=nftables", "--hostname-override=node-a", &api.manifests()]);
+        command.arg("--socket").arg(&api.socket).stdin(Stdio::null());
+        let mut daemon = api.node.spawn(command);
+        api.wait_for_status(&mut daemon, "status is healthy", 0);
+        let socket = fs::metadata(&api.socket).unwrap();
+        assert_eq!((socket.uid(), socket.mode() & 0o777), (USER, 0o600));
     });
 }
 

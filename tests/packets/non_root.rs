@@ -63,7 +63,8 @@ pub(crate) fn daemon_without_root(mode: Mode) {
     // The kubelet and systemd have set it.
     let oom_score_adj = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     let oom_score_adj = format!("--oom-score-adj={}", oom_score_adj.trim());
-    let args = ["--network-policy", &oom_score_adj];
+    // The folder of the lab's sockets belongs to root.
+    let args = ["--network-policy", &oom_score_adj, "--socket="];
     let mut testbed = Setup::new("web.yaml").mode(mode).non_root().args(&args).up();
     assert_least_privilege(&testbed);
     testbed.check(&rows());

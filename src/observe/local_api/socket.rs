@@ -4,15 +4,18 @@
 //! starting daemons apart. Only the user of the daemon and root may connect: the socket has the mode 0600 from its first moment,
 //! and a folder that is created for it has the mode 0700.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::Mode;
+
+/// The number of connections that wait to be accepted.
+const BACKLOG: i32 = 16;
 
 /// A listening socket. Its file is removed when it is dropped, unless another process has replaced it.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ type FileIdentity = (u64, u64, Option<SystemTime>);
 /// Why the socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
-    /// Another process listens on it.
+    /// Another process listens on it, or creates it now.
     #[error("another process listens on {}", .0.display())]
     InUse(PathBuf),
     /// There is a file of another type.
@@ -59,7 +62,11 @@ impl ApiSocket {
             .create(folder)
             .map_err(failed("create the folder", folder))?;
         let lock = File::open(folder).map_err(failed("open", folder))?;
-        lock.lock().map_err(failed("lock", folder))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(SocketError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", folder)(error)),
+        }
         match fs::symlink_metadata(path) {
             Ok(existing) if !existing.file_type().is_socket() => {
                 return Err(SocketError::NotASocket(path.to_owned()));
@@ -96,17 +103,22 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     rustix::fs::fchmod(socket.as_fd(), Mode::RUSR | Mode::WUSR)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    socket.listen(16)?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// Returns true if a process listens on a socket, or if that cannot be found out.
+/// Returns true if a process listens on a socket, or if that cannot be found out. Does not wait: a process that hangs accepts no
+/// connection, and its queue may be full.
 fn is_live(path: &Path) -> bool {
-    match UnixStream::connect(path) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
-    }
+    let connect = || {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&socket2::SockAddr::unix(path)?)
+    };
+    !connect().is_err_and(|error: io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    })
 }
 
 fn identity(metadata: &fs::Metadata) -> FileIdentity {
@@ -115,6 +127,8 @@ fn identity(metadata: &fs::Metadata) -> FileIdentity {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -145,6 +159,18 @@ mod tests {
         assert!(second.is_reachable() && !first.is_reachable());
         drop(first);
         assert!(second.is_reachable(), "the file of another socket is not removed");
+    }
+
+    #[test]
+    fn process_that_accepts_no_connection_is_live() {
+        let root = tempfile::tempdir().expect("a folder for temporary files");
+        let path = root.path().join("portcullis.sock");
+        let (_socket, _listener) = ApiSocket::listen(&path).expect("a socket");
+        let queued: Vec<UnixStream> = (0..BACKLOG).filter_map(|_| UnixStream::connect(&path).ok()).collect();
+        assert_eq!(queued.len(), BACKLOG as usize);
+        for _ in 0..3 {
+            assert!(matches!(ApiSocket::listen(&path), Err(SocketError::InUse(_))), "a full queue");
+        }
     }
 
     #[test]
