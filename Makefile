@@ -20,7 +20,7 @@ QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 IMAGE := buildah:buildah mmdebstrap:mmdebstrap getcap:libcap2-bin
 # For the download of the programs that tests run.
 TOOLS := pip3:python3-pip unzip:unzip
-UNIT := $(BUILD) $(TOOLS) mandoc:mandoc systemd-analyze:systemd
+UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:systemd
 # Tests of netlink/ that run under valgrind within minutes.
 MEMCHECK := drift generic nf_tables nfacct tables
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)

@@ -221,6 +221,23 @@ pub fn exec(id: Option<&str>, location: &str, command: &[String]) -> Result<i32>
     }
 }
 
+/// Runs `explain` of the program that runs on the nodes, with the objects and settings of the daemons. Returns the exit code as
+/// [`exec`] does. `id` as in [`LabRecord::find`].
+///
+/// # Errors
+/// No such lab, or its nodes run no daemon.
+pub fn explain(id: Option<&str>, arguments: &[String]) -> Result<i32> {
+    let lab = LabRecord::find(id)?;
+    let daemon = lab.daemon.as_ref().ok_or_else(|| Error::Background("its nodes run no daemon".into()))?;
+    let node = lab.nodes().next().ok_or_else(|| Error::Background("it has no nodes".into()))?.to_owned();
+    let mut command = vec![daemon.binary.display().to_string(), "explain".to_owned()];
+    command.extend(["--manifests".to_owned(), lab.folder.join("manifests").display().to_string()]);
+    command.extend(["--hostname-override".to_owned(), node.clone()]);
+    command.extend(daemon.args.iter().cloned());
+    command.extend(arguments.iter().cloned());
+    exec(Some(&lab.id), &node, &command)
+}
+
 /// Removes a lab, also one whose background process has exited. `id` as in [`LabRecord::find`].
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::DaemonSpec;
 use crate::error::{Error, Result};
 
 /// Name, owner and network namespaces of a running lab.
@@ -22,6 +23,9 @@ pub struct LabRecord {
     pub owner: u32,
     /// Names of pods (`namespace/pod`), nodes and `outside`, each with its network namespace.
     pub namespaces: Vec<(String, String)>,
+    /// The daemons that run on its nodes.
+    #[serde(default)]
+    pub daemon: Option<DaemonSpec>,
 }
 
 /// Maximum length of a lab's name.

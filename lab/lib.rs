@@ -41,6 +41,7 @@ mod probe_batch;
 mod probe_report;
 mod reaper;
 mod run;
+mod run_results;
 mod running;
 mod signals;
 mod socket;
@@ -61,5 +62,6 @@ pub use plan::{ClusterPlan, EchoPort, Families, Family, Frontend, FrontendKind, 
 pub use probe::{ProbeOutcome, ProbeTally, Prober, Vantage};
 pub use probe_report::{ProbeReport, ProbeRow, RowCheck};
 pub use run::{RunOptions, probe, probe_with_policies, run, run_with};
+pub use run_results::{Check, CheckGroup, CheckOutcome, RunResults};
 pub use running::{Lab, LabOptions};
 pub use traffic::{TrafficGenerator, TrafficLog, TrafficOptions, TrafficProbe};

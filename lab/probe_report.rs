@@ -168,7 +168,7 @@ impl ProbeRow {
         }
     }
 
-    fn cells(&self) -> [String; 5] {
+    pub(crate) fn cells(&self) -> [String; 5] {
         let kind = match &self.frontend.kind {
             FrontendKind::NodePort(node) => format!("NodePort of {node}"),
             kind => kind.to_string(),

@@ -28,6 +28,7 @@ mod other_proxies;
 mod output;
 mod policy_lock;
 mod privileges;
+mod progress_bar;
 mod proxy_modes;
 pub mod service_report;
 pub mod source;
@@ -57,7 +58,9 @@ pub(crate) const FAILED: u8 = 2;
 /// Runs the command of the command line.
 pub fn run(invocation: Invocation) -> ExitCode {
     logging::exit_on_panic();
-    let code = perform(&invocation).unwrap_or_else(|error| {
+    let result = perform(&invocation);
+    progress_bar::finish();
+    let code = result.unwrap_or_else(|error| {
         logging::final_message(&format!("portcullis: {}", error_chain::describe(error.as_ref())));
         ExitCode::from(FAILED)
     });
@@ -88,6 +91,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Delivery::Queued => OnSignal::Stop,
         Delivery::Direct => OnSignal::End,
     })?;
+    if let Some(message) = progress_message(&invocation.command) {
+        progress_bar::start(message);
+    }
     let mut out = Output::new(io::stdout().lock());
     match &invocation.command {
         Command::Daemon(daemon) => return serve(invocation, config, daemon, &termination),
@@ -142,6 +148,21 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what a command does for a longer time before it prints its output.
+fn progress_message(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Render(_) => Some("reading the cluster's objects and rendering rules"),
+        Command::Diff(_) => Some("comparing the kernel's rules with the cluster's objects"),
+        Command::Explain(_) | Command::Services(_) | Command::Policy(_) => {
+            Some("reading the cluster's objects")
+        }
+        Command::Migrate(_) => Some("inspecting the node"),
+        Command::Cleanup(cleanup) if cleanup.dry_run => Some("searching for rules"),
+        Command::Cleanup(_) => Some("removing rules"),
+        _ => None,
+    }
 }
 
 /// Returns 0 or 1, as `diff` does.

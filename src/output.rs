@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 
+use crate::progress_bar;
+
 /// Returns true if output to a stream has colors: it is a terminal, unless `NO_COLOR` is set, or `CLICOLOR_FORCE` is set.
 pub(crate) fn has_colors(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
@@ -35,6 +37,7 @@ impl<W: Write> Output<W> {
         if self.is_closed {
             return Ok(done);
         }
+        progress_bar::finish_before_output();
         match write(&mut self.inner) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.is_closed = true;

@@ -61,6 +61,7 @@ const PAGES: [&[&str]; 23] = [
     &["lab", "apply"],
     &["lab", "down"],
     &["lab", "exec"],
+    &["lab", "explain"],
     &["lab", "list"],
     &["lab", "logs"],
     &["lab", "run"],
@@ -150,7 +151,7 @@ fn bash_completes_flags_subcommands_and_values() {
     let script = portcullis(&["completions", "bash"]);
     let (fine, messages) = run_with_input("bash", &["-n"], &script);
     assert!(fine && messages.is_empty(), "{messages}");
-    let rows: [(&[&str], &[&str]); 8] = [
+    let rows: [(&[&str], &[&str]); 13] = [
         (&["portcullis", "lab", "l"], &["list", "logs"]),
         (&["portcullis", "lab", "run", "--d"], &["--daemon"]),
         (&["portcullis", "lab", "up", "--mode", "ip"], &["iptables", "ipvs"]),
@@ -159,6 +160,11 @@ fn bash_completes_flags_subcommands_and_values() {
         (&["portcullis", "render", "--only"], &["--only-policies"]),
         (&["portcullis", "policy", "m"], &["matrix"]),
         (&["portcullis", "render", "--family", "ipv"], &["ipv4", "ipv6"]),
+        (&["portcullis", "--mode", "ip"], &["iptables", "ipvs"]),
+        (&["portcullis", "diff", "--output", ""], &["text", "json", "yaml"]),
+        (&["portcullis", "migrate", "--to", "n"], &["nftables"]),
+        (&["portcullis", "--logging-format", "j"], &["json"]),
+        (&["portcullis", "lab", "run", "-o", "y"], &["yaml"]),
     ];
     for (words, expected) in rows {
         let expected: BTreeSet<String> = expected.iter().map(|word| (*word).to_owned()).collect();
@@ -189,6 +195,87 @@ fn bash_completes_every_verb_and_flag_of_the_lab() {
         for flag in flags(&["lab", verb]) {
             assert!(completed_flags.contains(&flag), "{flag} of {verb} in {completed_flags:?}");
         }
+    }
+}
+
+/// An API server that does not respond makes a command wait.
+#[test]
+fn progress_appears_on_a_terminal_only() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let master = format!("--master=http://{}", listener.local_addr().expect("it is bound"));
+    let arguments = ["render", &master, "--request-timeout=8s", "--hostname-override=node-a"];
+    let binary = env!("CARGO_BIN_EXE_portcullis");
+    let piped =
+        Command::new(binary).args(arguments).env_remove("RUST_LOG").output().expect("the binary runs");
+    let piped_text = String::from_utf8_lossy(&piped.stderr).into_owned();
+    let line = std::iter::once(binary).chain(arguments).collect::<Vec<_>>().join(" ");
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("TERM", "xterm");
+    let output =
+        script.env_remove("RUST_LOG").stdin(Stdio::null()).output().expect("script, which Debian always has");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!((piped.status.code(), output.status.code()), (Some(2), Some(2)), "{piped_text}{text}");
+    const MESSAGE: &str = "reading the cluster's objects and rendering rules (";
+    assert!(text.contains(MESSAGE) && text.contains("no response from the API server"), "{text:?}");
+    assert!(!piped_text.contains(MESSAGE) && !piped_text.contains('\r'), "{piped_text:?}");
+}
+
+/// What fish itself offers for a command line.
+#[test]
+fn fish_completes_subcommands_and_values() {
+    let script = portcullis(&["completions", "fish"]);
+    for (line, expected) in [
+        ("portcullis render --mode ip", &["iptables", "ipvs"][..]),
+        ("portcullis cle", &["cleanup"]),
+        ("portcullis diff --output ", &["json", "text", "yaml"]),
+        ("portcullis explain --protocol ", &["sctp", "tcp", "udp"]),
+    ] {
+        let (fine, output_text) =
+            run_with_input("fish", &["--no-config"], &format!("{script}\ncomplete -C '{line}'\n"));
+        assert!(fine, "{output_text}");
+        let mut words: Vec<&str> = output_text.lines().filter_map(|line| line.split('\t').next()).collect();
+        words.sort_unstable();
+        assert_eq!(words, expected, "{line}: {output_text}");
+    }
+}
+
+/// What zsh itself lists when the tab key is pressed in a terminal.
+#[test]
+fn zsh_completes_subcommands_and_values() {
+    const SCRIPT: &str = r#"
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PS1='ready> '; fpath=($FOLDER \$fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=0; print loa''ded"
+all=
+for i in {1..600}; do
+    while zpty -r -t shell chunk; do all+=$chunk; done
+    [[ $all == *loaded* ]] && break
+    sleep 0.05
+done
+zpty -w -n shell "$LINE"$'\t\t'
+listed=
+for i in {1..600}; do
+    while zpty -r -t shell chunk; do listed+=$chunk; done
+    [[ $listed == *$LAST* ]] && break
+    sleep 0.05
+done
+print -r -- "$listed"
+"#;
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    std::fs::write(folder.path().join("_portcullis"), portcullis(&["completions", "zsh"]))
+        .expect("it can be written");
+    for (line, expected) in [
+        ("portcullis --mode ip", &["iptables", "ipvs"][..]),
+        ("portcullis diff --output ", &["json", "text", "yaml"]),
+        ("portcullis c", &["cleanup", "completions"]),
+    ] {
+        let last = expected.last().expect("several");
+        let mut command = Command::new("zsh");
+        command.args(["-f", "-c", SCRIPT]).env("FOLDER", folder.path()).env("LINE", line).env("LAST", last);
+        let output = command.env("TERM", "dumb").output().expect("zsh, which `make test` installs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let missing: Vec<_> = expected.iter().filter(|word| !text.contains(**word)).collect();
+        assert!(missing.is_empty(), "{line}: {missing:?} is not in {text:?}");
     }
 }
 
@@ -262,6 +349,12 @@ metadata: {name: node-a}
         of_manifests(&["render", "--mode=nftables", "--network-policy"]),
         of_manifests(&["explain", "--from", "shop/a", "--to", "shop/web"]),
         of_manifests(&["policy", "matrix", "--port", "80/tcp"]),
+        of_manifests(&["services", "--all-namespaces"]),
+        of_manifests(&["render", "--mode=nftables", "-o", "json"]),
+        of_manifests(&["explain", "--from", "shop/a", "--to", "shop/web", "-o", "yaml"]),
+        plain(&["version", "-o", "json"]),
+        plain(&["lab", "list"]),
+        plain(&["lab", "man"]),
     ];
     for arguments in rows {
         let run = |stdout: Stdio| {
@@ -274,6 +367,12 @@ metadata: {name: node-a}
         assert!(!read.stdout.is_empty(), "{arguments:?} prints nothing");
         let (_, closed) = std::io::pipe().expect("a pipe");
         let unread = run(closed.into());
+        // As in `portcullis render 2>&1 | head -1`.
+        let (_, closed) = std::io::pipe().expect("a pipe");
+        let errors = closed.try_clone().expect("a second descriptor");
+        let mut both = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        both.args(&arguments).env_remove("RUST_LOG").stdout(closed).stderr(errors);
+        assert_eq!(both.status().expect("it runs").code(), read.status.code(), "{arguments:?}");
         let output_text = String::from_utf8_lossy(&unread.stderr);
         assert_eq!(unread.status.code(), read.status.code(), "{arguments:?}: {output_text}");
         assert!(

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use portcullis_lab::DataPath;
+
+use super::document::OutputFormat;
 
 /// Create a throwaway cluster in network namespaces, and connect to its Services.
 #[derive(Parser, Debug)]
@@ -33,7 +35,12 @@ pub(crate) fn command_line() -> clap::Command {
 pub(crate) enum Lab {
     /// Create the cluster of a folder of manifests, connect to every Service from every client, print the results, and
     /// delete the cluster
-    Run(LabCluster),
+    Run {
+        #[command(flatten)]
+        cluster: LabCluster,
+        #[command(flatten)]
+        results: LabResults,
+    },
     /// Create the cluster of a folder of manifests, and keep it
     Up {
         /// Name of the lab [default: generated]
@@ -43,7 +50,19 @@ pub(crate) enum Lab {
         cluster: LabCluster,
     },
     /// List the labs on this machine
-    List,
+    List {
+        /// Output format
+        #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+        output: OutputFormat,
+    },
+    /// Explain a connection in a running cluster, with the arguments of portcullis explain
+    Explain {
+        #[command(flatten)]
+        lab: LabName,
+        /// Arguments of portcullis explain, such as --from web-1 --to shop/web
+        #[arg(required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Process that `up` leaves running to keep the cluster
     #[command(hide = true)]
     Keep,
@@ -97,6 +116,17 @@ pub(crate) struct LabCluster {
     /// Additional flags for the daemons, after --
     #[arg(last = true, value_name = "FLAG")]
     pub(crate) flags: Vec<String>,
+}
+
+/// The outputs of a run.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LabResults {
+    /// Write the results to a file as JUnit XML
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
+    /// Output format
+    #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: OutputFormat,
 }
 
 /// The lab that a verb is about.
@@ -180,13 +210,28 @@ mod tests {
     #[test]
     fn verbs_are_parsed() {
         let cluster = |mode| LabCluster { folder: "f".into(), mode, daemon: None, flags: Vec::new() };
+        let run = |cluster| Lab::Run { cluster, results: LabResults::default() };
         let named = |name: &str| LabName { name: Some(name.into()) };
         let rows: Vec<(&[&str], Lab)> = vec![
-            (&["run", "f"], Lab::Run(cluster(LabMode::Iptables))),
-            (&["run", "--mode=ipvs", "f"], Lab::Run(cluster(LabMode::Ipvs))),
+            (&["run", "f"], run(cluster(LabMode::Iptables))),
+            (&["run", "--mode=ipvs", "f"], run(cluster(LabMode::Ipvs))),
             (
                 &["run", "--daemon", "/p", "f"],
-                Lab::Run(LabCluster { daemon: Some("/p".into()), ..cluster(LabMode::Iptables) }),
+                run(LabCluster { daemon: Some("/p".into()), ..cluster(LabMode::Iptables) }),
+            ),
+            (
+                &["run", "f", "--junit", "a.xml", "-o", "json"],
+                Lab::Run {
+                    cluster: cluster(LabMode::Iptables),
+                    results: LabResults { junit: Some("a.xml".into()), output: OutputFormat::Json },
+                },
+            ),
+            (
+                &["explain", "--name", "a", "--from", "b", "--to", "c", "-o", "json"],
+                Lab::Explain {
+                    lab: named("a"),
+                    arguments: ["--from", "b", "--to", "c", "-o", "json"].map(str::to_owned).to_vec(),
+                },
             ),
             (&["up", "f", "--mode", "ipvs"], Lab::Up { name: None, cluster: cluster(LabMode::Ipvs) }),
             (
@@ -199,7 +244,7 @@ mod tests {
                     },
                 },
             ),
-            (&["list"], Lab::List),
+            (&["list"], Lab::List { output: OutputFormat::Text }),
             (&["down"], Lab::Down(LabName::default())),
             (&["down", "--name=a"], Lab::Down(named("a"))),
             (&["apply", "f", "--name=a"], Lab::Apply { lab: named("a"), folder: "f".into() }),

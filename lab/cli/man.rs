@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap_complete::aot::{Shell, generate};
+use clap_mangen::roff::{Roff, bold, roman};
 use portcullis_lab::Error;
 
 use super::arguments::{CompletionShell, Man, command_line};
@@ -44,7 +45,36 @@ fn render(command: &clap::Command, out: &mut impl Write) -> io::Result<()> {
         .manual("Portcullis")
         .source(concat!("Portcullis ", env!("CARGO_PKG_VERSION")))
         .date(DATE)
-        .render(out)
+        .render(out)?;
+    closing_sections(command.get_name()).to_writer(out)
+}
+
+/// Returns the sections that are not about the command line.
+fn closing_sections(verb: &str) -> Roff {
+    let statuses: &[(&str, &str)] = match verb {
+        "run" => &[
+            ("0", "all expectations are met"),
+            ("1", "an expectation is not met, or there was nothing to connect to"),
+            ("2", "the cluster could not be built, or the results could not be written"),
+        ],
+        "exec" | "explain" => &[
+            ("126, 127", "the program cannot be executed, or does not exist"),
+            ("other", "the status of the command; 128 plus the number of the signal that ended it"),
+            ("2", "no such lab, pod or node"),
+        ],
+        _ => &[("0", "success"), ("2", "failure, with a message")],
+    };
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    for (status, meaning) in statuses {
+        roff.control("TP", []);
+        roff.text([bold(*status)]);
+        roff.text([roman(*meaning)]);
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    let pages = if verb == "explain" { "portcullis-explain(1), " } else { "" };
+    roff.text([roman(format!("{pages}portcullis-lab(1), portcullis(1), ip-netns(8)"))]);
+    roff
 }
 
 fn title(command: &clap::Command) -> String {

@@ -2,18 +2,25 @@
 
 mod arguments;
 mod daemon_program;
+mod document;
+mod junit;
 mod man;
 mod manifests;
 mod policies;
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use arguments::{Arguments, Lab, LabCluster};
+use arguments::{Arguments, Lab, LabCluster, LabResults};
 use clap::Parser;
+use document::OutputFormat;
 use policies::{POLICY_SYNC_METRIC, Policies, PolicyEvaluator};
-use portcullis_lab::{ClusterObjects, DaemonSpec, Error, LabOptions, LabRecord, RunOptions, background};
+use portcullis_lab::{
+    ClusterObjects, DaemonSpec, Error, LabOptions, LabRecord, RunOptions, RunResults, background,
+};
+use serde::Serialize;
 
 /// Exit status if the lab cannot be built or found, or the command line is wrong.
 const FAILED: u8 = 2;
@@ -51,15 +58,15 @@ fn exit(error: &clap::Error) -> ! {
 /// The lab cannot be built or found, or the output cannot be written.
 fn run(lab: &Lab) -> Result<ExitCode, Error> {
     match lab {
-        Lab::Run(cluster) | Lab::Up { cluster, .. } => manifests::check(&cluster.folder)?,
+        Lab::Run { cluster, .. } | Lab::Up { cluster, .. } => manifests::check(&cluster.folder)?,
         Lab::Apply { folder, .. } => manifests::check(folder)?,
         _ => {}
     }
     match lab {
-        Lab::Run(cluster) => return run_once(cluster),
+        Lab::Run { cluster, results } => return run_once(cluster, results),
         Lab::Up { name, cluster } => up(name.as_deref(), cluster)?,
         Lab::Keep => background::serve()?,
-        Lab::List => print(&list(&LabRecord::all()?))?,
+        Lab::List { output } => print(&list(&LabRecord::all()?, *output))?,
         Lab::Apply { lab, folder } => background::apply(lab.name.as_deref(), folder)?,
         Lab::Down(lab) => {
             let record = background::down(lab.name.as_deref())?;
@@ -67,13 +74,20 @@ fn run(lab: &Lab) -> Result<ExitCode, Error> {
         }
         Lab::Logs { lab, node } => logs(&LabRecord::find(lab.name.as_deref())?, node.as_deref())?,
         Lab::Exec { lab, pod, command } => {
-            let status = background::exec(lab.name.as_deref(), pod, command)?;
-            return Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from));
+            return Ok(exit_code(background::exec(lab.name.as_deref(), pod, command)?));
+        }
+        Lab::Explain { lab, arguments } => {
+            return Ok(exit_code(background::explain(lab.name.as_deref(), arguments)?));
         }
         Lab::Man(page) => print_with(|out| man::print_page(page, out))?,
         Lab::Completions { shell } => print_with(|out| man::print_completions(*shell, out))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the exit status of a command as that of this process.
+fn exit_code(status: i32) -> ExitCode {
+    u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn up(name: Option<&str>, cluster: &LabCluster) -> Result<(), Error> {
@@ -104,21 +118,50 @@ fn read(cluster: &LabCluster) -> Result<ClusterObjects, Error> {
     Ok(objects)
 }
 
-/// Formats labs as a table with one line each.
-fn list(labs: &[LabRecord]) -> String {
-    if labs.is_empty() {
-        return "no labs\n".to_owned();
-    }
-    let width = labs.iter().map(|lab| lab.id.len()).fold(4, usize::max);
-    let mut text = format!("{:width$}  {:13}  {:>5}  {:>4}  FOLDER\n", "NAME", "STATE", "NODES", "PODS");
-    for lab in labs {
+/// The labs on this machine.
+#[derive(Serialize)]
+struct LabList<'a> {
+    labs: Vec<LabItem<'a>>,
+}
+
+/// A lab.
+#[derive(Serialize)]
+struct LabItem<'a> {
+    name: &'a str,
+    /// `up`, `run`, or `owner exited`.
+    state: &'static str,
+    nodes: usize,
+    pods: usize,
+    folder: &'a Path,
+}
+
+impl<'a> LabItem<'a> {
+    fn new(lab: &'a LabRecord) -> Self {
         let state = match (lab.has_live_owner(), lab.is_persistent()) {
             (false, _) => "owner exited",
             (true, true) => "up",
             (true, false) => "run",
         };
-        let (nodes, pods, folder) = (lab.nodes().count(), lab.pods(), lab.folder.display());
-        text += &format!("{:width$}  {state:13}  {nodes:>5}  {pods:>4}  {folder}\n", lab.id);
+        LabItem { name: &lab.id, state, nodes: lab.nodes().count(), pods: lab.pods(), folder: &lab.folder }
+    }
+}
+
+/// Formats labs as a table with one line each, or as a document.
+fn list(labs: &[LabRecord], output: OutputFormat) -> String {
+    let labs: Vec<LabItem<'_>> = labs.iter().map(LabItem::new).collect();
+    let content = LabList { labs };
+    if let Some(text) = document::document(output, "LabList", &content) {
+        return text;
+    }
+    let labs = content.labs;
+    if labs.is_empty() {
+        return "no labs\n".to_owned();
+    }
+    let width = labs.iter().map(|lab| lab.name.len()).fold(4, usize::max);
+    let mut text = format!("{:width$}  {:13}  {:>5}  {:>4}  FOLDER\n", "NAME", "STATE", "NODES", "PODS");
+    for lab in labs {
+        let LabItem { name, state, nodes, pods, folder } = lab;
+        text += &format!("{name:width$}  {state:13}  {nodes:>5}  {pods:>4}  {}\n", folder.display());
     }
     text
 }
@@ -139,7 +182,7 @@ fn logs(lab: &LabRecord, node: Option<&str>) -> Result<(), Error> {
 }
 
 /// Builds a lab, probes it, prints the results, and removes it.
-fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
+fn run_once(cluster: &LabCluster, outputs: &LabResults) -> Result<ExitCode, Error> {
     let objects = read(cluster)?;
     let mut lab = options(cluster)?;
     let policies = Policies::from_objects(&objects, &lab.plan)?;
@@ -149,27 +192,50 @@ fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
     }
     let data_path = cluster.mode.data_path();
     let options = RunOptions { lab, data_path, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
+    let is_text = outputs.output == OutputFormat::Text;
     let colors = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    let is_as_expected = portcullis_lab::run_with(objects, &options, |lab| {
+    let print_text = |text: &str| {
+        if is_text {
+            print_best_effort(text);
+        }
+    };
+    let results = portcullis_lab::run_with(objects, &options, |lab| {
         let Some(policies) = &policies else {
             let report = portcullis_lab::probe(lab, &options)?;
-            print_best_effort(&report.render(colors));
+            print_text(&report.render(colors));
             if report.rows.is_empty() && report.skipped.is_empty() {
-                print_best_effort("nothing to probe: no Service and no NetworkPolicy\n");
-                return Ok(false);
+                print_text("nothing to probe: no Service and no NetworkPolicy\n");
             }
-            return Ok(report.is_as_expected());
+            return Ok(RunResults::new(&report, None));
         };
         lab.wait_for_metric(POLICY_SYNC_METRIC, SYNC_TIMEOUT)?;
         let evaluator = PolicyEvaluator::read(&lab.manifests())?;
         let allows = |from, to, port| evaluator.allows(from, to, port);
         let report = portcullis_lab::probe_with_policies(lab, &options, Some(&allows))?;
-        print_best_effort(&report.render(colors));
+        print_text(&report.render(colors));
         let matrix = policies.probe(lab, &evaluator)?;
-        print_best_effort(&format!("\n{}", matrix.render(colors)));
-        Ok(report.is_as_expected() && matrix.is_as_expected())
+        print_text(&format!("\n{}", matrix.render(colors)));
+        Ok(RunResults::new(&report, Some(&matrix)))
     })?;
-    Ok(if is_as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(path) = &outputs.junit {
+        write_junit(&results, path)?;
+    }
+    if let Some(text) = document::document(outputs.output, "LabRun", &results) {
+        print(&text)?;
+    }
+    Ok(if results.as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_junit(results: &RunResults, path: &Path) -> Result<(), Error> {
+    let text = junit::document(results).map_err(|error| Error::System {
+        action: "cannot encode the results as JUnit XML".into(),
+        source: io::Error::other(error),
+    })?;
+    std::fs::write(path, text).map_err(|source| Error::File {
+        action: "cannot write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes the daemons enforce network policies.
@@ -200,6 +266,8 @@ fn options(cluster: &LabCluster) -> Result<LabOptions, Error> {
     args.extend(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"].map(str::to_owned));
     args.extend(cluster.flags.iter().cloned());
     let binary = daemon_program::find(cluster.daemon.as_deref())?;
+    // `lab explain` runs it later, from another folder.
+    let binary = binary.canonicalize().unwrap_or(binary);
     let daemon = DaemonSpec { binary, args, ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }

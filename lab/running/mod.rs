@@ -83,7 +83,14 @@ impl Lab {
         let owner = std::process::id();
         let mut lab = Self {
             names: NetNsNames { prefix: prefix.clone() },
-            record: LabRecord { id, prefix, folder, owner, namespaces: Vec::new() },
+            record: LabRecord {
+                id,
+                prefix,
+                folder,
+                owner,
+                namespaces: Vec::new(),
+                daemon: options.daemon.clone(),
+            },
             options,
             cluster,
             plan,

@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "portcullis-lab",
     "portcullis-lab-apply",
     "portcullis-lab-completions",
     "portcullis-lab-down",
     "portcullis-lab-exec",
+    "portcullis-lab-explain",
     "portcullis-lab-list",
     "portcullis-lab-logs",
     "portcullis-lab-man",
@@ -38,6 +39,9 @@ fn all_pages_of_the_manual_are_written() {
     for page in PAGES {
         let roff = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
         assert!(roff.contains(&format!(".TH {page} 1 ")), "{page}:\n{roff}");
+        for section in ["\"EXIT STATUS\"", "\"SEE ALSO\""] {
+            assert!(roff.contains(&format!(".SH {section}\n")), "{section} of {page}:\n{roff}");
+        }
         let verb = page.strip_prefix("portcullis-lab-");
         let printed = portcullis_lab(&[&["man"][..], &verb.into_iter().collect::<Vec<_>>()].concat());
         assert_eq!(text(&printed), roff, "{page}");

@@ -20,8 +20,7 @@ pub(crate) enum RulesPrinter<'a> {
 pub(crate) struct RulesPart {
     /// The tool whose syntax it has: `iptables-save`, `ipset`, `ipvsadm`, `ip` or `nft`.
     format: &'static str,
-    /// The IP family; absent if the part has objects of both.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The IP family; `null` if the part has objects of both.
     family: Option<&'static str>,
     text: String,
 }

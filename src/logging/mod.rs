@@ -95,7 +95,7 @@ pub fn final_message(text: &str) {
             queue.push_within(format!("{text}\n").into_bytes(), FLUSH_TIMEOUT);
             finish();
         }
-        None => drop(writeln!(io::stderr(), "{text}")),
+        None => crate::progress_bar::suspend(|| drop(writeln!(io::stderr(), "{text}"))),
     }
 }
 
@@ -134,7 +134,8 @@ struct Lossy<W>(W);
 
 impl<W: Write> Write for Lossy<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        drop(self.0.write_all(bytes));
+        // Above the progress of a command.
+        crate::progress_bar::suspend(|| drop(self.0.write_all(bytes)));
         Ok(bytes.len())
     }
 

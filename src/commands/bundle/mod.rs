@@ -33,6 +33,7 @@ use self::redaction::Redactor;
 use crate::config::{Bundle, Config, Invocation, Source};
 use crate::document::{Document, DocumentFormat};
 use crate::node;
+use crate::progress_bar;
 
 /// The time limit of a program that a part runs.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(10);
@@ -76,7 +77,9 @@ pub fn run(invocation: &Invocation, bundle: &Bundle) -> Result<bool, BundleError
     let mut archive = Archive::create(path.as_deref(), folder, created).map_err(failed)?;
     external_program::set_time_limit(PROGRAM_LIMIT);
     let mut index = Index::new(node, created);
-    for part in parts(invocation, config, bundle) {
+    let parts = parts(invocation, config, bundle);
+    progress_bar::start_steps(parts.len(), "collecting");
+    for part in parts {
         let (name, description) = (part.name.clone(), part.description);
         let mut collected = part.collect(PART_LIMIT);
         let (text, mut count) = redactor.redact(&String::from_utf8_lossy(&collected.bytes));
@@ -91,7 +94,9 @@ pub fn run(invocation: &Invocation, bundle: &Bundle) -> Result<bool, BundleError
             archive.add(&name, &collected.bytes).map_err(failed)?;
         }
         index.add(name, description, &collected, reason, count);
+        progress_bar::step();
     }
+    progress_bar::finish();
     let missing = print_missing(&index);
     if index.parts.iter().all(|part| part.bytes == 0) {
         archive.discard();

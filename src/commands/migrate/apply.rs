@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::host;
+use crate::progress_bar;
 use crate::proxy_modes;
 
 /// Writes the rules of the new mode, then removes those of other modes. Reports each step as a line to `print`.
@@ -45,6 +46,7 @@ pub(super) fn apply(
     let takeover = Takeover::new(config.mode, flavour, drain);
     let mut engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));
 
+    progress_bar::start("writing the rules of the new mode");
     let result = engine.sync(
         &state.desired,
         EngineRequest {
@@ -69,6 +71,7 @@ pub(super) fn apply(
     );
     let mut reported = 0;
     while let Some(due) = engine.next_removal() {
+        progress_bar::start("waiting for connections through IPVS to end");
         thread::sleep(due.saturating_duration_since(Instant::now()));
         record(engine.remove_other_modes(Instant::now()), &mut applied, print)?;
         match engine.drain_status() {

@@ -14,7 +14,7 @@ pub(super) fn subcommand() -> clap::Command {
         .allow_hyphen_values(true)
         .value_parser(OsStringValueParser::new())
         .help(
-            "Arguments of portcullis-lab: run, up, list, apply, down, logs, exec; see portcullis-lab --help",
+            "Arguments of portcullis-lab: run, up, list, apply, down, logs, exec, explain; see portcullis-lab --help",
         );
     clap::Command::new("lab").about(ABOUT).disable_help_flag(true).arg(arguments)
 }
@@ -23,18 +23,19 @@ const ABOUT: &str =
     "Build a throwaway cluster in network namespaces, and try its Services (runs portcullis-lab)";
 
 /// The verbs of `portcullis-lab`: name, description and names of arguments.
-const VERBS: [(&str, &str, &[&str]); 9] = [
+const VERBS: [(&str, &str, &[&str]); 10] = [
     (
         "run",
         "Create a cluster, connect to every Service, print the results, and delete it",
-        &["mode", "daemon", "folder"],
+        &["mode", "daemon", "junit", "output", "folder"],
     ),
     ("up", "Create a cluster, and keep it", &["name", "mode", "daemon", "folder"]),
-    ("list", "List the labs on this machine", &[]),
+    ("list", "List the labs on this machine", &["output"]),
     ("apply", "Apply another version of the manifests to a running cluster", &["name", "folder"]),
     ("down", "Delete a running cluster", &["name"]),
     ("logs", "Print the logs of the daemons", &["name", "node"]),
     ("exec", "Run a command in a pod of a running cluster", &["name", "pod"]),
+    ("explain", "Explain a connection in a running cluster", &["name"]),
     ("man", "Print a page of the manual", &["all-to", "command"]),
     ("completions", "Print a shell completion script", &["shell"]),
 ];
@@ -57,6 +58,13 @@ fn argument(name: &'static str) -> Arg {
         }
         "daemon" => {
             argument.long(name).value_hint(ValueHint::ExecutablePath).help("Program that runs on every node")
+        }
+        "junit" => argument
+            .long(name)
+            .value_hint(ValueHint::FilePath)
+            .help("Write the results to a file as JUnit XML"),
+        "output" => {
+            argument.long(name).short('o').value_parser(["text", "json", "yaml"]).help("Output format")
         }
         "all-to" => argument.long(name).value_hint(ValueHint::DirPath).help("Write all pages into a folder"),
         "folder" => argument.value_hint(ValueHint::DirPath).help("Folder of manifests"),

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cleanup;
+mod completed_values;
 mod completions;
 mod diff;
 mod explain;
@@ -96,7 +97,7 @@ pub(crate) fn command_line() -> clap::Command {
 
 /// Returns the complete clap command with the verbs of `lab`, for shell completions.
 pub(crate) fn completed_command_line() -> clap::Command {
-    let mut command = parser().mut_subcommand("lab", |_| lab::with_verbs());
+    let mut command = completed_values::add(parser()).mut_subcommand("lab", |_| lab::with_verbs());
     command.build();
     command
 }
