@@ -44,7 +44,7 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 23] = [
+const PAGES: [&[&str]; 24] = [
     &[],
     &["status"],
     &["observe"],

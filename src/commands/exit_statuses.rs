@@ -22,7 +22,7 @@ const NOT_PRINTED: &str = "nothing could be printed, or the command line is inva
 const UNKNOWN: &str = "unknown: the cluster's objects, the kernel or the configuration could not be read";
 
 /// Every command with its exit statuses.
-pub(crate) const EXIT_STATUSES: [ExitStatuses; 14] = [
+pub(crate) const EXIT_STATUSES: [ExitStatuses; 15] = [
     statuses(
         "",
         "a signal ended the daemon",
@@ -46,6 +46,12 @@ pub(crate) const EXIT_STATUSES: [ExitStatuses; 14] = [
         "the Services were printed; with --problems, there are none",
         Some("with --problems, Services have problems"),
         "unknown: an argument names no object, or the cluster's objects could not be read",
+    ),
+    statuses(
+        "observe",
+        "the requested events were printed, or the output was closed",
+        None,
+        "unknown: the daemon does not run or respond, or an argument names no object",
     ),
     statuses("render", "the rules were printed", None, UNKNOWN),
     statuses("diff", "the kernel has the wanted rules", Some("there are differences"), UNKNOWN),
