@@ -18,9 +18,10 @@ use crate::local_client::{LocalClient, LocalClientError};
 const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Documents of the daemon.
-const PATHS: [(&str, &str, &str); 4] = [
+const PATHS: [(&str, &str, &str); 5] = [
     ("/v1/status", "daemon/status.json", "state of the daemon (portcullis status)"),
-    ("/v1/services", "daemon/services.json", "Services that the daemon serves, with their problems"),
+    ("/v1/services?problems=true", "daemon/service-problems.json", "Services with problems, up to 1,000"),
+    ("/v1/services", "daemon/services.json", "Services that the daemon serves, up to 1,000"),
     ("/v1/policies", "daemon/policies.json", "policies that the daemon enforces"),
     ("/v1/timeline?limit=1000", "daemon/timeline.json", "recent syncs and drift"),
 ];
