@@ -34,6 +34,17 @@ pub struct Pod {
     pub created: i64,
     /// Its named container ports.
     pub named_ports: Box<[NamedPort]>,
+    /// All its container ports, named or not; `None` if the object has no containers.
+    pub container_ports: Option<Box<[(NonZeroU16, Protocol)]>>,
+}
+
+impl Pod {
+    /// Returns whether a container declares a port; `None` if that is unknown. The declaration is informational: processes may
+    /// listen on other ports (API `ContainerPort`).
+    pub fn declares_port(&self, port: u16, protocol: Protocol) -> Option<bool> {
+        let ports = self.container_ports.as_ref()?;
+        Some(ports.iter().any(|(number, of)| (number.get(), *of) == (port, protocol)))
+    }
 }
 
 /// A named container port.
@@ -124,7 +135,14 @@ impl RawPod {
         // Sidecars, which are init containers with restart policy Always (KEP-753), have ports as well.
         let sidecars =
             self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+        let containers: Vec<&Container> = self.spec.containers.iter().chain(sidecars).collect();
+        let ports = containers.iter().flat_map(|c| &c.ports);
+        let container_ports = ports.clone().filter_map(|p| {
+            // A problem of the protocol is reported for named ports.
+            let protocol = Protocol::parse(p.protocol.as_deref(), String::new(), &mut Vec::new())?;
+            Some((NonZeroU16::new(p.container_port)?, protocol))
+        });
+        let container_ports = (!containers.is_empty()).then(|| container_ports.collect());
         let named_ports = ports.filter_map(|p| {
             let name = p.name.as_deref().filter(|name| !name.is_empty())?;
             let field = || format!("spec.containers[*].ports[name={name}].protocol");
@@ -137,6 +155,7 @@ impl RawPod {
         let named_ports = named_ports.collect();
         Pod {
             named_ports,
+            container_ports,
             ips,
             node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
             host_network: self.spec.host_network.unwrap_or(false),
@@ -145,6 +164,38 @@ impl RawPod {
             created,
             key: self.metadata.key(),
             labels: self.metadata.labels.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn declared_ports_are_those_of_containers_and_sidecars() {
+        let containers = json!([{"ports": [
+            {"containerPort": 8080}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}, {"containerPort": 9, "protocol": "X"},
+        ]}]);
+        let sidecar = json!([{"restartPolicy": "Always", "ports": [{"containerPort": 15001}]}, {"ports": [{"containerPort": 1}]}]);
+        let both = json!({"containers": containers, "initContainers": sidecar});
+        let rows = [
+            (both.clone(), 8080, Protocol::Tcp, Some(true)),
+            (both.clone(), 8080, Protocol::Udp, Some(false)),
+            (both.clone(), 53, Protocol::Udp, Some(true)),
+            (both.clone(), 15001, Protocol::Tcp, Some(true)),
+            (both.clone(), 1, Protocol::Tcp, Some(false)),
+            (both, 9, Protocol::Tcp, Some(false)),
+            (json!({"containers": [{}]}), 80, Protocol::Tcp, Some(false)),
+            (json!({}), 80, Protocol::Tcp, None),
+        ];
+        for (spec, port, protocol, expected) in rows {
+            let raw = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+            let raw: RawPod = serde_json::from_value(raw).expect("a pod");
+            let pod = raw.convert(&mut Vec::new());
+            assert_eq!(pod.declares_port(port, protocol), expected, "{spec} {port}/{protocol}");
         }
     }
 }

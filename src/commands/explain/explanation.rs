@@ -133,6 +133,9 @@ pub(super) struct PathExplanation {
     /// The reason why replies do not reach the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost: Option<String>,
+    /// A note if no container of the destination declares the port, although a process may listen on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) undeclared_port: Option<String>,
     /// The node that masquerades the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) masqueraded_by: Option<String>,

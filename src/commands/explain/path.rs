@@ -52,6 +52,7 @@ impl Path<'_> {
             lost,
             to: self.to,
             name: self.destination_name(),
+            undeclared_port: self.undeclared_port(),
             node: self.cluster.node_of_address(self.to.ip()).map(|node| node.to_string()),
             one_in,
             seen_as: (seen_as != self.from).then_some(seen_as),
@@ -111,6 +112,15 @@ impl Path<'_> {
         let address = self.to.ip();
         let pod = self.cluster.pod_at(address).map(|pod| pod.key.to_string());
         pod.or_else(|| self.cluster.node_at(address).map(|node| format!("node {node}")))
+    }
+
+    /// Returns a note if no container of the destination declares the port.
+    fn undeclared_port(&self) -> Option<String> {
+        let pod = self.cluster.pod_at(self.to.ip())?;
+        let is_declared = pod.declares_port(self.to.port(), self.protocol)?;
+        (!is_declared).then(|| {
+            format!("no container of {} declares port {}/{}", pod.key, self.to.port(), self.protocol)
+        })
     }
 
     /// Returns the destination as policies on the client's node see it.

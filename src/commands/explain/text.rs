@@ -200,6 +200,9 @@ fn print_path(path: &PathExplanation, is_masqueraded: bool, out: &mut dyn Write)
     writeln!(out, "{mark}{share} {}{name}{}", path.to, node.unwrap_or_default())?;
     end("egress", &path.egress, out)?;
     end("ingress", &path.ingress, out)?;
+    if let Some(note) = &path.undeclared_port {
+        writeln!(out, "           {note}")?;
+    }
     if let Some(lost) = &path.lost {
         writeln!(out, "  reply    LOST: {lost}")?;
     }
