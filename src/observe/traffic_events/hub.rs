@@ -251,7 +251,7 @@ impl Hub {
             return;
         }
         let Some(drops) = &mut self.drops else { return };
-        let lost = drops.rate_limit.take(now);
+        let lost = drops.rate_limit.take();
         if lost > 0 {
             self.metrics.lost(LossReason::RateLimit, lost);
             let observers = self.observers.iter_mut().filter(|observer| observer.filter.needs_drops());
@@ -304,7 +304,7 @@ impl Hub {
 
     fn handle_losses(&mut self, batch: &Batch) {
         if let Some(drops) = &mut self.drops {
-            drops.rate_limit.account(&batch.received, batch.lost_in_kernel);
+            drops.rate_limit.account(&batch.received, batch.lost_in_kernel, batch.drained);
         }
         self.metrics.lost(LossReason::Kernel, batch.lost_in_kernel + u64::from(batch.lost_uncounted));
         for observer in &mut self.observers {

@@ -27,8 +27,8 @@ impl Losses {
     }
 }
 
-/// The time after which packets that were logged before a reading of the counters were received.
-const SETTLE: Duration = Duration::from_millis(700);
+/// The greatest time that the kernel holds a logged packet back, to send several at a time.
+const HELD_BACK: Duration = Duration::from_millis(300);
 
 /// Drops that rules did not log, as they log at most so many a second: the increase of the counters of all drops, less the
 /// packets that were received and those that the kernel could not deliver.
@@ -38,13 +38,22 @@ pub(super) struct RateLimitLosses {
     base: Option<HashMap<String, u64>>,
     /// The drops since the start, as of the latest reading.
     dropped: Option<(Instant, u64)>,
+    /// The latest time at which all packets had been read.
+    drained: Option<Instant>,
     accounted: u64,
     reported: u64,
 }
 
 impl RateLimitLosses {
-    /// Adds packets that were received, or that the kernel could not deliver.
-    pub(super) fn account(&mut self, received: &HashMap<Arc<str>, u64>, lost_in_kernel: u64) {
+    /// Adds packets that were received, or that the kernel could not deliver. `drained`: the latest time at which there were no
+    /// more.
+    pub(super) fn account(
+        &mut self,
+        received: &HashMap<Arc<str>, u64>,
+        lost_in_kernel: u64,
+        drained: Option<Instant>,
+    ) {
+        self.drained = drained.or(self.drained);
         self.accounted += received.values().sum::<u64>() + lost_in_kernel;
     }
 
@@ -66,11 +75,10 @@ impl RateLimitLosses {
 
     /// Returns the number of drops that were not logged since the last call, once everything that was logged before the latest
     /// reading was received.
-    pub(super) fn take(&mut self, now: Instant) -> u64 {
-        let Some((at, dropped)) = self.dropped.filter(|(at, _)| now.duration_since(*at) >= SETTLE) else {
-            return 0;
-        };
-        let _ = at;
+    pub(super) fn take(&mut self) -> u64 {
+        // A reader that is behind has not received them yet.
+        let is_received = |at: Instant| self.drained.is_some_and(|drained| drained >= at + HELD_BACK);
+        let Some((_, dropped)) = self.dropped.filter(|(at, _)| is_received(*at)) else { return 0 };
         self.dropped = None;
         let missing = dropped.saturating_sub(self.accounted).saturating_sub(self.reported);
         self.reported += missing;
@@ -111,17 +119,21 @@ mod tests {
         };
         let received = |packets: u64| HashMap::from([(Arc::from("a"), packets)]);
         let mut losses = RateLimitLosses::default();
-        losses.account(&received(5), 0);
+        losses.account(&received(5), 0, Some(at(0)));
         losses.read(counters(&[("a", 100), ("b", 7)]), at(0));
-        losses.account(&received(10), 5);
+        losses.account(&received(10), 5, Some(at(900)));
         losses.read(counters(&[("a", 150), ("b", 7), ("c", 2)]), at(1000));
-        assert_eq!(losses.take(at(1100)), 0, "packets may be on their way");
-        losses.account(&received(7), 0);
-        assert_eq!(losses.take(at(1700)), 52 - 22);
+        assert_eq!(losses.take(), 0, "packets may be on their way");
+        losses.account(&received(4), 0, None);
+        assert_eq!(losses.take(), 0, "the reader is behind");
+        losses.account(&received(3), 0, Some(at(1500)));
+        assert_eq!(losses.take(), 52 - 22);
         assert!(losses.is_settled());
         // The counter b was created again, and everything was received.
-        losses.account(&received(3), 0);
+        losses.account(&received(3), 0, None);
         losses.read(counters(&[("a", 150), ("b", 3), ("c", 2)]), at(3000));
-        assert_eq!(losses.take(at(4000)), 0);
+        losses.account(&received(0), 0, Some(at(4000)));
+        assert_eq!(losses.take(), 0);
+        assert!(losses.is_settled());
     }
 }

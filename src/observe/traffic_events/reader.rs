@@ -37,13 +37,15 @@ pub(super) struct Batch {
     pub(super) lost_in_kernel: u64,
     /// Events that the kernel could not deliver, and did not count.
     pub(super) lost_uncounted: bool,
+    /// The latest time at which all packets had been read; `None` for connections.
+    pub(super) drained: Option<Instant>,
     /// The reader ended because of this error.
     pub(super) error: Option<String>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.lost_in_kernel == 0 && !self.lost_uncounted
+        self.events.is_empty() && self.lost_in_kernel == 0 && !self.lost_uncounted && self.drained.is_none()
     }
 }
 
@@ -175,6 +177,9 @@ impl EventSource for Drops {
             into.add(RawEvent::from_packet(&packet, rule, now));
         });
         losses.lost_in_kernel += log.take_lost();
+        if let Ok(false) = received {
+            losses.drained = Some(Instant::now());
+        }
         received
     }
 
