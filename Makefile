@@ -8,6 +8,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Folder of manifests for `make demo`.
 FOLDER ?= fixtures/demo
+# Folder of the programs that are released.
+RELEASE = "$${CARGO_TARGET_DIR:-target}/release"
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 export DEBIAN_FRONTEND := noninteractive
@@ -91,14 +93,14 @@ deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
 	deploy/build-release -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
 	rm -rf target/package && mkdir -p target/package/man target/package/lab/man
-	target/release/portcullis man --all-to target/package/man
-	target/release/portcullis completions bash >target/package/portcullis.bash
-	target/release/portcullis completions zsh >target/package/_portcullis
-	target/release/portcullis completions fish >target/package/portcullis.fish
-	target/release/portcullis-lab man --all-to target/package/lab/man
-	target/release/portcullis-lab completions bash >target/package/lab/portcullis-lab.bash
-	target/release/portcullis-lab completions zsh >target/package/lab/_portcullis-lab
-	target/release/portcullis-lab completions fish >target/package/lab/portcullis-lab.fish
+	$(RELEASE)/portcullis man --all-to target/package/man
+	$(RELEASE)/portcullis completions bash >target/package/portcullis.bash
+	$(RELEASE)/portcullis completions zsh >target/package/_portcullis
+	$(RELEASE)/portcullis completions fish >target/package/portcullis.fish
+	$(RELEASE)/portcullis-lab man --all-to target/package/lab/man
+	$(RELEASE)/portcullis-lab completions bash >target/package/lab/portcullis-lab.bash
+	$(RELEASE)/portcullis-lab completions zsh >target/package/lab/_portcullis-lab
+	$(RELEASE)/portcullis-lab completions fish >target/package/lab/portcullis-lab.fish
 	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build
 	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build -p portcullis-lab
 
@@ -111,7 +113,7 @@ image: ## Build the image around the release program, as the OCI archive target/
 	$(call as_root,builds a root file system)
 	$(call install,$(BUILD) $(IMAGE))
 	deploy/build-release -p portcullis --bin portcullis
-	REVISION="$$(git rev-parse HEAD)" deploy/image/build "$${CARGO_TARGET_DIR:-target}/release/portcullis" \
+	REVISION="$$(git rev-parse HEAD)" deploy/image/build $(RELEASE)/portcullis \
 		target/package/portcullis.oci.tar
 
 release: deb ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root)
