@@ -136,13 +136,13 @@ impl ServiceType {
 /// The reason why a Service is not proxied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotProxiedReason {
-    /// It has no ClusterIP (`None` or not allocated yet).
+    /// It has no ClusterIP yet.
     NoClusterIp,
     /// It is of type `ExternalName`.
     ExternalName,
     /// It has the label [`SERVICE_PROXY_NAME_LABEL`].
     OtherProxy,
-    /// It has the label [`HEADLESS_LABEL`].
+    /// Its ClusterIP is `None`, or it has the label [`HEADLESS_LABEL`].
     Headless,
 }
 
@@ -292,7 +292,6 @@ impl RawService {
     fn not_proxied_reason(&self) -> Option<NotProxiedReason> {
         let labels = &self.metadata.labels;
         let spec = &self.spec;
-        let unset = |ip: &str| ip.is_empty() || ip == "None";
         if spec.kind.as_deref() == Some("ExternalName") {
             return Some(NotProxiedReason::ExternalName);
         }
@@ -302,8 +301,11 @@ impl RawService {
         if labels.contains_key(HEADLESS_LABEL) {
             return Some(NotProxiedReason::Headless);
         }
-        let first = spec.cluster_ip.as_ref().or(spec.cluster_ips.first());
-        first.is_none_or(|ip| unset(ip)).then_some(NotProxiedReason::NoClusterIp)
+        match spec.cluster_ip.as_ref().or(spec.cluster_ips.first()).map(String::as_str) {
+            None | Some("") => Some(NotProxiedReason::NoClusterIp),
+            Some("None") => Some(NotProxiedReason::Headless),
+            Some(_) => None,
+        }
     }
 }
 

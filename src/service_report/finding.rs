@@ -106,9 +106,10 @@ pub(super) fn describe(
 
 fn not_proxied(name: &NamespacedName, reason: NotProxiedReason) -> (Reason, String, Option<String>) {
     let (reason, text) = match reason {
-        NotProxiedReason::NoClusterIp | NotProxiedReason::Headless => {
-            (Reason::Headless, "is headless or has no ClusterIP yet; its DNS name resolves to its pods")
+        NotProxiedReason::NoClusterIp => {
+            (Reason::NoClusterIp, "has no ClusterIP yet (spec.clusterIP is empty)")
         }
+        NotProxiedReason::Headless => (Reason::Headless, "is headless; its DNS name resolves to its pods"),
         NotProxiedReason::ExternalName => {
             (Reason::ExternalName, "is of type ExternalName, which only DNS implements")
         }

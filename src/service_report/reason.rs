@@ -59,7 +59,9 @@ pub enum Reason {
     TopologyHints,
     /// A change is not programmed yet.
     Pending,
-    /// It has no ClusterIP: `None`, or not allocated yet.
+    /// It has no ClusterIP yet.
+    NoClusterIp,
+    /// It is headless: its ClusterIP is `None`, or its label says so.
     Headless,
     /// It is of type ExternalName.
     ExternalName,

@@ -124,6 +124,7 @@ const ROWS: &[Row] = &[
     ("health-conflict", &[(Warning, Reason::HealthCheckNotServed)], Degraded),
     ("no-ports", &[(Error, Reason::NoPorts)], NotServing),
     ("headless", &[(Info, Reason::Headless)], NotProxied),
+    ("no-cluster-ip", &[(Info, Reason::NoClusterIp)], NotProxied),
     ("external-name", &[(Info, Reason::ExternalName)], NotProxied),
     ("other-proxy", &[(Info, Reason::OtherProxy)], NotProxied),
 ];

@@ -389,8 +389,9 @@ impl Finder<'_> {
 
 fn not_proxied_reason(reason: NotProxiedReason) -> &'static str {
     match reason {
-        NotProxiedReason::NoClusterIp | NotProxiedReason::Headless => {
-            "it is headless or has no ClusterIP yet; its DNS name resolves to its pods, so explain one of them"
+        NotProxiedReason::NoClusterIp => "it has no ClusterIP yet (spec.clusterIP is empty)",
+        NotProxiedReason::Headless => {
+            "it is headless; its DNS name resolves to its pods, so explain one of them"
         }
         NotProxiedReason::ExternalName => "it is of type ExternalName, which only DNS implements",
         NotProxiedReason::OtherProxy => {
