@@ -15,6 +15,8 @@ pub struct SyncHistory {
     pub last_change: Option<Moment>,
     /// The failure of the last sync.
     pub failure: Option<SyncFailure>,
+    /// The end of the first sync that failed since the last successful one.
+    pub failing_since: Option<Moment>,
 }
 
 /// A failed sync, after which the last good rules are kept.
@@ -31,7 +33,14 @@ pub struct SyncFailure {
 impl SyncHistory {
     /// Creates the history of rules that have never been synced.
     pub fn new(rules: &'static str) -> Self {
-        SyncHistory { rules, last_success: None, oldest_change: None, last_change: None, failure: None }
+        SyncHistory {
+            rules,
+            last_success: None,
+            oldest_change: None,
+            last_change: None,
+            failure: None,
+            failing_since: None,
+        }
     }
 
     /// Records a change that is to be synced.
@@ -42,11 +51,13 @@ impl SyncHistory {
 
     /// Records a successful sync of all changes.
     pub fn succeeded(&mut self, at: Moment) {
-        (self.last_success, self.oldest_change, self.failure) = (Some(at), None, None);
+        (self.last_success, self.oldest_change) = (Some(at), None);
+        (self.failure, self.failing_since) = (None, None);
     }
 
     /// Records a failed sync.
     pub fn failed(&mut self, failure: SyncFailure) {
+        self.failing_since.get_or_insert(failure.at);
         self.failure = Some(failure);
     }
 }

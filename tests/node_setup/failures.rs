@@ -66,7 +66,7 @@ fn a_failed_restore_is_reported_keeps_the_rules_and_is_retried() {
         daemon.wait_until("it is not healthy", || has_status("/healthz", "503"));
         let answer = get(HEALTH, "/healthz").unwrap();
         assert!(answer.contains("the last sync failed") && answer.contains("out of luck"), "{answer}");
-        assert!(has_status("/livez", "503"), "a restart may help");
+        daemon.wait_until("a restart may help", || has_status("/livez", "503"));
         assert!(rules().contains("10.244.0.9:8080") && !rules().contains("10.244.0.10:8080"));
         assert!(metric("portcullis_sync_failures_total") > 0.0);
         assert!(metric("kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total") > 0.0);

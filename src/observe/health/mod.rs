@@ -31,6 +31,10 @@ use crate::source::SILENCE_LIMIT;
 pub use problem::{FailedChecks, HealthProblem};
 pub use status::{HealthStatus, RulesHealth};
 
+/// The time for which syncs must fail until a restart may help. Before that, a retry is likely to succeed, for example after
+/// another process changed the rules during a sync.
+const RESTART_DELAY: Duration = Duration::from_secs(15);
+
 /// Time limits after which delays count as failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -197,7 +201,8 @@ impl Health {
         match (&syncs.failure, syncs.last_success, syncs.oldest_change) {
             (Some(failure), ..) => {
                 let text = format!("the last sync failed at {}: {}", failure.at.wall(), failure.error);
-                let may_help = failure.may_restart_help;
+                let is_persistent = syncs.failing_since.is_some_and(|since| late(since, RESTART_DELAY));
+                let may_help = failure.may_restart_help && is_persistent;
                 Some(if may_help { HealthProblem::not_live(text) } else { HealthProblem::not_ready(text) })
             }
             (None, None, queued) if !is_held_back && late(self.started, self.limits.first_sync) => {

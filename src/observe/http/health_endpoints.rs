@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(ready, (200, expected.to_owned()));
         assert_eq!(live, (200, expected.replace(r#""nodeEligible":true,"#, "")));
 
-        let (second, third) = (start + Duration::from_secs(1), start + Duration::from_secs(2));
+        let (second, third) = (start + Duration::from_secs(1), start + Duration::from_secs(17));
         health.watch_source(move || Some(second.monotonic()));
         syncs[0].succeeded(start);
         syncs[1].failed(SyncFailure { at: second, error: "no".to_owned(), may_restart_help: true });
@@ -137,7 +137,7 @@ mod tests {
         health.set_node_eligible(false);
         let (ready, live) = both(third).await;
         let expected = concat!(
-            r#"{"lastUpdated":"2026-11-21T05:00:15.35Z","currentTime":"2026-11-21T05:00:17.35Z","nodeEligible":false,"#,
+            r#"{"lastUpdated":"2026-11-21T05:00:15.35Z","currentTime":"2026-11-21T05:00:32.35Z","nodeEligible":false,"#,
             r#""healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-21T05:00:15.35Z","healthy":true},"#,
             r#""IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":false}},"#,
             r#""problems":["IPv6: the last sync failed at 2026-11-21T05:00:16.35Z: no"]}"#
@@ -149,9 +149,9 @@ mod tests {
         health.set_syncs(services, syncs.to_vec(), false);
         let (ready, live) = both(third).await;
         let expected = concat!(
-            r#"{"lastUpdated":"2026-11-21T05:00:17.35Z","currentTime":"2026-11-21T05:00:17.35Z","nodeEligible":false,"#,
+            r#"{"lastUpdated":"2026-11-21T05:00:32.35Z","currentTime":"2026-11-21T05:00:32.35Z","nodeEligible":false,"#,
             r#""healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-21T05:00:15.35Z","healthy":true},"#,
-            r#""IPv6":{"lastUpdated":"2026-11-21T05:00:17.35Z","healthy":true}}}"#
+            r#""IPv6":{"lastUpdated":"2026-11-21T05:00:32.35Z","healthy":true}}}"#
         );
         assert_eq!(ready, (503, expected.to_owned()), "the node is not eligible");
         assert_eq!(live, (200, expected.replace(r#""nodeEligible":false,"#, "")));
