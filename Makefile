@@ -25,14 +25,15 @@ TOOLS := pip3:python3-pip unzip:unzip
 UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:systemd
 # Tests of netlink/ that run under valgrind within minutes.
 MEMCHECK := drift generic nf_tables nfacct tables
-TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU)
+BROWSER := $(BUILD) chromium:chromium ip:iproute2 iptables-nft-restore:iptables
+TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER)
 
 # Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.
 fuzz: SECONDS ?= 60
 chaos: SECONDS ?= 600
 soak: SECONDS ?= 3600
 
-.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless deb sbom image release reproducible qemu tools
+.PHONY: help demo test test-unit fuzz chaos soak memcheck bench lint bless screenshots deb sbom image release reproducible qemu tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +142,11 @@ bless: ## Regenerate the golden files and docs pages that tests compare with; th
 	BLESS=1 $(CARGO) test --locked --test nftables tables_equal_golden_files
 	BLESS=1 $(CARGO) test --locked --lib is_written_from
 	BLESS=1 $(CARGO) test --locked --test deploy is_written_from
+
+screenshots: ## Take the pictures of docs/status-page.md (root)
+	$(call as_root,creates network namespaces and writes rules in them)
+	$(call install,$(BROWSER))
+	SCREENSHOTS="$(CURDIR)/docs/images" $(CARGO) test --locked --test status_page
 
 lint: ## Check formatting, lints, links in code documentation, and dependencies
 	$(call install,$(BUILD))

@@ -24,7 +24,7 @@ use slice_store::SliceStore;
 use store::{Store, replace};
 
 /// The objects of the cluster, updated by [`Event`]s.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Index {
     /// The node that a daemon serves; `None` for other uses of an index.
     own_node: Option<OwnNode>,

@@ -12,7 +12,7 @@ use crate::name::NamespacedName;
 use crate::object::ObjectKey;
 
 /// The EndpointSlices of all Services. A slice without a Service is not stored.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SliceStore {
     /// The slices of each Service, ordered by name.
     slices: HashMap<NamespacedName, Vec<EndpointSlice>>,

@@ -35,7 +35,7 @@ impl Server {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (stop, stopped) = watch::channel(false);
         let any_port = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let addresses = Addresses { healthz: any_port, metrics: any_port, hard_fail: true };
+        let addresses = Addresses { healthz: any_port, metrics: any_port, page: None, hard_fail: true };
         let limits = Limits::new(Duration::from_secs(30), true);
         let diagnostics = Diagnostics {
             proxy_mode: "nftables",

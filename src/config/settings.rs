@@ -13,6 +13,8 @@ pub(super) const HEALTHZ_PORT: u16 = 10256;
 pub(super) const METRICS_PORT: u16 = 10249;
 /// Default path of the Unix socket of the local API.
 pub(super) const SOCKET: &str = "/run/portcullis/portcullis.sock";
+/// Default port of the status page.
+pub(super) const STATUS_PAGE_PORT: u16 = 10262;
 
 /// All settings; the table in [`setting_table`](super::setting_table) documents each field.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,7 @@ pub(super) struct Settings {
     pub(super) bind_address: String,
     pub(super) healthz_bind_address: String,
     pub(super) metrics_bind_address: String,
+    pub(super) status_page_bind_address: String,
     pub(super) bind_address_hard_fail: bool,
     pub(super) socket: String,
     pub(super) enable_profiling: bool,
@@ -190,6 +193,7 @@ impl Default for Settings {
             bind_address: "0.0.0.0".into(),
             healthz_bind_address: format!("0.0.0.0:{HEALTHZ_PORT}"),
             metrics_bind_address: format!("127.0.0.1:{METRICS_PORT}"),
+            status_page_bind_address: String::new(),
             bind_address_hard_fail: false,
             socket: SOCKET.into(),
             enable_profiling: false,

@@ -27,6 +27,8 @@ pub struct Config {
     pub healthz_bind_address: Option<SocketAddr>,
     /// Listening address of the metrics server. `None`: disabled.
     pub metrics_bind_address: Option<SocketAddr>,
+    /// Listening address of the status page. `None`: disabled.
+    pub status_page_bind_address: Option<SocketAddr>,
     /// Exit if one of these addresses is in use, instead of retrying.
     pub bind_address_hard_fail: bool,
     /// Path of the Unix socket of the local API. `None`: disabled.

@@ -143,7 +143,8 @@ pub async fn run(
     let wake = Wake::default();
     let addresses = NodeAddresses::read();
     let (queries, receiver) = Queries::channel();
-    let observation = (!options.once && config.socket.is_some()).then(|| {
+    let has_readers = config.socket.is_some() || config.status_page_bind_address.is_some();
+    let observation = (!options.once && has_readers).then(|| {
         node_setup::remove_drop_log();
         telemetry.start_traffic_events(config.network_policy.is_some(), queries.clone(), &wake)
     });
@@ -187,7 +188,10 @@ pub async fn run(
             started: start,
             other_proxies,
         };
-        telemetry.start_local_api(facts, queries, traffic_events);
+        if let Err(error) = telemetry.start_local_api(facts, queries, traffic_events).await {
+            recorder.flush(EVENT_TIMEOUT).await;
+            return Err(error.into());
+        }
     }
 
     let mut event_loop =

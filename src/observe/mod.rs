@@ -5,7 +5,8 @@
 //! source ─ SourceHealth ┼─► Health ──► 10256 /healthz /livez, healthCheckNodePorts
 //! loop ─ progress ──────┘   Metrics ─► 10249 /metrics
 //!                           EventRecorder ─► Events of the API server; the log
-//!                           LocalApi ─► Unix socket ─► portcullis status and other commands
+//!                           LocalApi ─┬─► Unix socket ─► portcullis status and other commands
+//!                                     └─► page ─► 10262, HTML for browsers
 //! ```
 
 mod api_server_silence;
@@ -18,6 +19,7 @@ mod isolation_health;
 pub(crate) mod local_api;
 pub mod metrics;
 mod own_node_reporter;
+pub(crate) mod page;
 mod policy_drops;
 mod reported_statuses;
 mod source_problems;

@@ -16,8 +16,8 @@ use super::http::{Addresses, BindError, ConnectionLimits, Diagnostics, Servers, 
 use super::local_api::{self, ApiSources, DaemonFacts, LocalApi, LocalApiServer};
 use super::metrics::Metrics;
 use super::own_node_reporter::OwnNodeReporter;
-use super::source_problems;
 use super::traffic_events::{ControllerEnds, TrafficEvents};
+use super::{page, source_problems};
 use crate::config::{self, Config};
 use crate::control::{Declaration, Observer, Progress, Queries, Status, SyncHistory, Wake};
 use crate::file_descriptors;
@@ -151,9 +151,20 @@ impl Telemetry {
         TrafficEvents::start(self.node.clone(), has_policies, queries, self.metrics.traffic_events(), wake)
     }
 
-    /// Starts the local API, if the configuration has a socket for it.
-    pub(crate) fn start_local_api(&mut self, facts: DaemonFacts, queries: Queries, events: TrafficEvents) {
-        let Some(path) = facts.config.socket.clone() else { return };
+    /// Starts the local API, if the configuration has a socket for it, and the status page, if it has an address.
+    ///
+    /// # Errors
+    /// With `--bind-address-hard-fail`, the address of the status page cannot be bound.
+    pub(crate) async fn start_local_api(
+        &mut self,
+        facts: DaemonFacts,
+        queries: Queries,
+        events: TrafficEvents,
+    ) -> Result<(), BindError> {
+        let (path, addresses) = (facts.config.socket.clone(), addresses(&facts.config));
+        if path.is_none() && addresses.page.is_none() {
+            return Ok(());
+        }
         self.controllers.timeline().add_start(facts.config.mode, facts.started);
         let sources = ApiSources {
             queries,
@@ -165,14 +176,21 @@ impl Telemetry {
             drops: self.controllers.drops().clone(),
             recorder: self.recorder.clone(),
         };
-        self.local_api = Some(LocalApiServer::start(
-            path,
-            local_api::router(LocalApi::new(facts, sources)),
-            ConnectionLimits::for_descriptors(file_descriptors::limit()).local_api,
-            self.health(),
-            self.metrics.clone(),
-            self.stop.subscribe(),
-        ));
+        let api = LocalApi::new(facts, sources);
+        let limits = ConnectionLimits::for_descriptors(file_descriptors::limit());
+        self.local_api = path.map(|path| {
+            LocalApiServer::start(
+                path,
+                local_api::router(api.clone()),
+                limits.local_api,
+                self.health(),
+                self.metrics.clone(),
+                self.stop.subscribe(),
+            )
+        });
+        let page = |address| page::router(api, address);
+        let stop = self.stop.subscribe();
+        self.servers.start_page(addresses, limits, page, &self.metrics, stop, &self.recorder).await
     }
 
     /// Starts the server of the health check ports of Services.
@@ -249,6 +267,7 @@ pub(crate) fn addresses(config: &Config) -> Addresses {
     Addresses {
         healthz: config.healthz_bind_address,
         metrics: config.metrics_bind_address,
+        page: config.status_page_bind_address,
         hard_fail: config.bind_address_hard_fail,
     }
 }

@@ -15,8 +15,14 @@ use crate::proxy::Proxy;
 /// Generous time limit for anything that the servers do within 5 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const LIMITS: ConnectionLimits =
-    ConnectionLimits { health: 8, metrics: 4, local_api: 1, health_check_node_ports: 4, listeners: 4 };
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    health: 8,
+    metrics: 4,
+    page: 4,
+    local_api: 1,
+    health_check_node_ports: 4,
+    listeners: 4,
+};
 
 /// The head of a request without its end.
 const HALF_HEAD: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n";

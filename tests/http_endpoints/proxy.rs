@@ -87,7 +87,8 @@ impl Proxy {
         configuration: &str,
         limits: ConnectionLimits,
     ) -> Proxy {
-        let addresses = Addresses { healthz: Some(ANY_PORT), metrics: Some(ANY_PORT), hard_fail: true };
+        let addresses =
+            Addresses { healthz: Some(ANY_PORT), metrics: Some(ANY_PORT), page: None, hard_fail: true };
         let proxy = Self::with_limits(mode, configuration, addresses, limits).await.expect("free ports");
         while proxy.servers.healthz_address().is_none() || proxy.servers.metrics_address().is_none() {
             sleep(Duration::from_millis(5)).await;
@@ -185,7 +186,7 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_responses() {
 async fn an_address_in_use_is_an_error_or_retried() {
     let other_program = TcpListener::bind(ANY_PORT).await.expect("a free port");
     let address = other_program.local_addr().expect("it is bound");
-    let addresses = |hard_fail| Addresses { healthz: Some(address), metrics: None, hard_fail };
+    let addresses = |hard_fail| Addresses { healthz: Some(address), metrics: None, page: None, hard_fail };
 
     let error =
         Proxy::start(ProxyMode::Iptables, "{}", addresses(true)).await.err().expect("the address is in use");

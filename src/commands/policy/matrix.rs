@@ -9,7 +9,7 @@ use portcullis_policy::compile::LocalPod;
 use serde::Serialize;
 
 use super::cells::{MatrixEndpoint, MatrixTable, PortAndFamily, merged, tables};
-use super::groups::Represented;
+use super::groups::{Group, Represented};
 use super::limits::{Limits, MAX_UNGROUPED_PODS};
 use super::{equivalence_classes, groups, pod_selection, text};
 use crate::cluster_view::{self, LoadError};
@@ -80,65 +80,118 @@ pub fn matrix_of_index(
     command: &Matrix,
     out: &mut dyn Write,
 ) -> Result<(), MatrixError> {
-    let mut ports: Vec<PortNumber> = command
-        .ports
-        .iter()
-        .map(|text| parse_port_number(text))
-        .collect::<Result<_, _>>()
-        .map_err(MatrixError::Port)?;
-    let world = ClusterLookup::new(config, index);
-    let pods = pod_selection::pods(&world, &command.namespaces, command.selector.as_deref())?;
-    let is_grouped = command.output == OutputFormat::Text && !command.no_group;
-    let limits = Limits::from_command(command);
-    let (classes, omitted) = match is_grouped {
-        true => limits.truncate_classes(equivalence_classes::classes(world.compiled(), &pods)),
-        false if pods.len() > MAX_UNGROUPED_PODS => return Err(MatrixError::TooMany { pods: pods.len() }),
-        false => ((0..pods.len()).map(|index| vec![index]).collect(), None),
-    };
-    let samples: Vec<(usize, usize)> = classes
-        .iter()
-        .enumerate()
-        .flat_map(|(class, members)| {
-            equivalence_classes::samples(&pods, members).into_iter().map(move |index| (index, class))
-        })
-        .collect();
-    let shown: Vec<&LocalPod> = samples.iter().map(|(index, _)| pods[*index]).collect();
-    let addresses: BTreeSet<IpAddr> = shown.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-    let mut notes: Vec<String> = omitted.into_iter().collect();
-    if ports.is_empty() {
-        ports.extend(world.ports_at(&addresses));
-        notes.extend(limits.truncate_ports(&mut ports));
-    }
-    if ports.is_empty() {
-        return Err(MatrixError::NoPorts);
-    }
-    let (rows, columns) = (rows(&world, &shown, command), columns(&shown, command));
-    let tables = tables(world.compiled(), &rows, &columns, &ports_and_families(&ports, &addresses, command));
+    let matrix = PolicyMatrix::new(config, index, command)?;
     if let Some(format) = command.output.document_format() {
-        let matrix = MatrixContent::new(&rows, &columns, &tables);
-        return Ok(Document::new("PolicyMatrix", matrix).print(format, out)?);
+        return Ok(Document::new("PolicyMatrix", MatrixContent::new(&matrix)).print(format, out)?);
     }
-    let mut tables = merged(tables);
-    let grouped = match is_grouped {
-        false => (groups::ungrouped(&rows), groups::ungrouped(&columns)),
-        true => {
-            let represented = Represented {
-                pods: pods.iter().filter_map(|pod| MatrixEndpoint::from_pod(pod).pod().cloned()).collect(),
-                classes,
-                class_of: samples.iter().map(|(_, class)| *class).collect(),
-            };
-            groups::grouped(&rows, &columns, &tables, &represented)
-        }
-    };
-    notes.extend(limits.truncate_tables(&mut tables, grouped.0.len()));
-    text::print(&rows, &columns, &tables, &grouped, out)?;
-    for note in notes {
+    text::print(&matrix, out)?;
+    for note in matrix.notes {
         writeln!(out, "note: {note}")?;
     }
-    if config.network_policy.is_none() && world.has_policies() {
-        writeln!(out, "note: this configuration does not enforce policies (no --network-policy)")?;
-    }
     Ok(())
+}
+
+/// A matrix: tables of verdicts, with the endpoints and groups of endpoints that they are about.
+pub(crate) struct PolicyMatrix {
+    pub(super) rows: Vec<MatrixEndpoint>,
+    pub(super) columns: Vec<MatrixEndpoint>,
+    pub(super) tables: Vec<MatrixTable>,
+    pub(super) row_groups: Vec<Group>,
+    pub(super) column_groups: Vec<Group>,
+    /// What is omitted, and whether the policies are enforced.
+    pub(crate) notes: Vec<String>,
+}
+
+impl PolicyMatrix {
+    /// Evaluates the connections that a command selects. The JSON output and `no_group` have a group for each pod.
+    ///
+    /// # Errors
+    /// The selection matches nothing.
+    pub(crate) fn new(config: &Config, index: &Index, command: &Matrix) -> Result<Self, MatrixError> {
+        let mut ports: Vec<PortNumber> = command
+            .ports
+            .iter()
+            .map(|text| parse_port_number(text))
+            .collect::<Result<_, _>>()
+            .map_err(MatrixError::Port)?;
+        let world = ClusterLookup::new(config, index);
+        let pods = pod_selection::pods(&world, &command.namespaces, command.selector.as_deref())?;
+        let is_grouped = command.output == OutputFormat::Text && !command.no_group;
+        let limits = Limits::from_command(command);
+        let (classes, omitted) = match is_grouped {
+            true => limits.truncate_classes(equivalence_classes::classes(world.compiled(), &pods)),
+            false if pods.len() > MAX_UNGROUPED_PODS => {
+                return Err(MatrixError::TooMany { pods: pods.len() });
+            }
+            false => ((0..pods.len()).map(|index| vec![index]).collect(), None),
+        };
+        let samples: Vec<(usize, usize)> = classes
+            .iter()
+            .enumerate()
+            .flat_map(|(class, members)| {
+                equivalence_classes::samples(&pods, members).into_iter().map(move |index| (index, class))
+            })
+            .collect();
+        let shown: Vec<&LocalPod> = samples.iter().map(|(index, _)| pods[*index]).collect();
+        let addresses: BTreeSet<IpAddr> =
+            shown.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
+        let mut notes: Vec<String> = omitted.into_iter().collect();
+        if ports.is_empty() {
+            ports.extend(world.ports_at(&addresses));
+            notes.extend(limits.truncate_ports(&mut ports));
+        }
+        if ports.is_empty() {
+            return Err(MatrixError::NoPorts);
+        }
+        let (rows, columns) = (rows(&world, &shown, command), columns(&shown, command));
+        let mut tables =
+            tables(world.compiled(), &rows, &columns, &ports_and_families(&ports, &addresses, command));
+        if command.output == OutputFormat::Text {
+            tables = merged(tables);
+        }
+        let (row_groups, column_groups) = match is_grouped {
+            false => (groups::ungrouped(&rows), groups::ungrouped(&columns)),
+            true => {
+                let represented = Represented {
+                    pods: pods
+                        .iter()
+                        .filter_map(|pod| MatrixEndpoint::from_pod(pod).pod().cloned())
+                        .collect(),
+                    classes,
+                    class_of: samples.iter().map(|(_, class)| *class).collect(),
+                };
+                groups::grouped(&rows, &columns, &tables, &represented)
+            }
+        };
+        if command.output == OutputFormat::Text {
+            notes.extend(limits.truncate_tables(&mut tables, row_groups.len()));
+        }
+        if config.network_policy.is_none() && world.has_policies() {
+            notes.push("this configuration does not enforce policies (no --network-policy)".to_owned());
+        }
+        Ok(PolicyMatrix { rows, columns, tables, row_groups, column_groups, notes })
+    }
+
+    /// Returns the labels of the rows, and those of the columns.
+    pub(crate) fn labels(&self) -> (Vec<&str>, Vec<&str>) {
+        (
+            self.row_groups.iter().map(|group| group.label.as_str()).collect(),
+            self.column_groups.iter().map(|group| group.label.as_str()).collect(),
+        )
+    }
+
+    /// Returns each table: its ports and families as text, and its cells, rows by columns.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (String, Vec<Vec<char>>)> + '_ {
+        self.tables.iter().map(|table| {
+            let row = |from| self.column_groups.iter().map(|to| self.cell(table, from, to)).collect();
+            (text::heading(&table.ports), self.row_groups.iter().map(row).collect())
+        })
+    }
+
+    /// Returns the cell of a table for two groups.
+    pub(super) fn cell(&self, table: &MatrixTable, from: &Group, to: &Group) -> char {
+        groups::cell(table, &self.rows, &self.columns, from, to)
+    }
 }
 
 fn columns(pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
@@ -200,7 +253,7 @@ struct RowContent<'a> {
 }
 
 impl<'a> MatrixContent<'a> {
-    fn new(rows: &'a [MatrixEndpoint], columns: &'a [MatrixEndpoint], tables: &[MatrixTable]) -> Self {
+    fn new(PolicyMatrix { rows, columns, tables, .. }: &'a PolicyMatrix) -> Self {
         let table = |table: &MatrixTable| TableContent {
             connections: table
                 .ports

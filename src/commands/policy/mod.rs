@@ -8,4 +8,5 @@ mod matrix;
 mod pod_selection;
 mod text;
 
+pub(crate) use matrix::PolicyMatrix;
 pub use matrix::{MatrixError, matrix, matrix_of_index};

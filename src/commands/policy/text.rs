@@ -4,25 +4,21 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 
-use super::cells::{MatrixEndpoint, MatrixTable, PortAndFamily};
-use super::groups::{Group, cell};
+use super::cells::PortAndFamily;
+use super::groups::Group;
+use super::matrix::PolicyMatrix;
 use crate::commands::cluster_lookup::PortNumber;
 
 /// Prints the tables. Columns are numbered like the rows of the same pods.
-pub(super) fn print(
-    rows: &[MatrixEndpoint],
-    columns: &[MatrixEndpoint],
-    tables: &[MatrixTable],
-    (row_groups, column_groups): &(Vec<Group>, Vec<Group>),
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn print(matrix: &PolicyMatrix, out: &mut dyn Write) -> io::Result<()> {
+    let PolicyMatrix { row_groups, column_groups, .. } = matrix;
     let number = |group: &Group| {
         let column = column_groups.iter().position(|column| column.label == group.label);
         column.map_or_else(String::new, |index| (index + 1).to_string())
     };
     let digits = column_groups.len().to_string().len();
     let width = row_groups.iter().map(|group| group.label.chars().count()).max().unwrap_or_default();
-    for table in tables {
+    for table in &matrix.tables {
         writeln!(out, "{}", heading(&table.ports))?;
         // Numbers of columns are vertical, one line for each digit.
         for digit in 0..digits {
@@ -31,7 +27,7 @@ pub(super) fn print(
             writeln!(out, "{}", format!("{:1$}{numbers}", "", digits + width + 4).trim_end())?;
         }
         for from in row_groups {
-            let cells: String = column_groups.iter().map(|to| cell(table, rows, columns, from, to)).collect();
+            let cells: String = column_groups.iter().map(|to| matrix.cell(table, from, to)).collect();
             let pad = width - from.label.chars().count();
             writeln!(out, "{:>digits$}  {}{:pad$}  {cells}", number(from), from.label, "")?;
         }
@@ -48,7 +44,7 @@ pub(super) fn print(
 }
 
 /// Returns `80/tcp, 81/tcp by IPv4 and IPv6`.
-fn heading(all: &[PortAndFamily]) -> String {
+pub(super) fn heading(all: &[PortAndFamily]) -> String {
     let families: Vec<Family> =
         Family::BOTH.into_iter().filter(|f| all.iter().any(|at| at.family == *f)).collect();
     let mut ports: Vec<PortNumber> = all.iter().map(|at| at.port).collect();

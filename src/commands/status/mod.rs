@@ -49,7 +49,8 @@ pub enum StatusError {
 }
 
 impl Verdict {
-    fn new(document: &StatusDocument) -> Self {
+    /// Returns the verdict of a document.
+    pub(crate) fn new(document: &StatusDocument) -> Self {
         let is_synced =
             !document.rules.is_empty() && document.rules.iter().all(|rules| rules.last_success.is_some());
         match (document.healthy, document.event_loop.responded && is_synced) {

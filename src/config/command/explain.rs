@@ -56,6 +56,18 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected a number from 0.1 to 60".to_owned())
 }
 
+impl Explain {
+    /// Returns the arguments for a connection of both families, with text as output and without a probe.
+    pub(crate) fn new(from: &str, to: &str, port: Option<&str>) -> Self {
+        Explain {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            port: port.map(str::to_owned),
+            ..Explain::default()
+        }
+    }
+}
+
 /// A protocol on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolArgument {

@@ -40,3 +40,18 @@ pub struct Matrix {
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }
+
+impl Matrix {
+    /// Returns the arguments for the pods of a namespace, grouped; `port`: only this one.
+    pub(crate) fn of_namespace(namespace: &str, port: Option<&str>) -> Self {
+        Matrix {
+            namespaces: vec![namespace.to_owned()],
+            selector: None,
+            ports: port.into_iter().map(str::to_owned).collect(),
+            external: Vec::new(),
+            family: None,
+            no_group: false,
+            output: OutputFormat::Text,
+        }
+    }
+}

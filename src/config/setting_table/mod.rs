@@ -207,6 +207,14 @@ const LISTENERS: &[Setting] = &[
              ignored with --config",
         )
         .with_type_name("ipport"),
+    Setting::new(|s| FieldRef::Text(&mut s.status_page_bind_address))
+        .toml("status-page-bind-address")
+        .override_flag(
+            "status-page-bind-address",
+            "Listening address of the status page for browsers: an IP address, optionally with a port (10262 by default). \
+             Empty disables the page. Whoever reaches the address can read the page, so use a loopback address",
+        )
+        .with_type_name("ipport"),
     Setting::new(|s| FieldRef::Bool(&mut s.bind_address_hard_fail))
         .yaml("bindAddressHardFail")
         .toml("bind-address-hard-fail")

@@ -76,6 +76,12 @@ fn validation_rules() {
             ],
         ),
         (
+            &["--status-page-bind-address=localhost"],
+            &[
+                "--status-page-bind-address: invalid value \"localhost\": expected an IP address and a port from 1 to 65535, such as 127.0.0.1:80 or [::1]:80",
+            ],
+        ),
+        (
             &["--nodeport-addresses=primary,10.0.0.0/8"],
             &[
                 "--nodeport-addresses: invalid value \"primary\": expected either \"primary\" or CIDRs, not both",

@@ -295,6 +295,16 @@ fn listening_addresses() {
         (&["--healthz-bind-address=", "--metrics-bind-address", ""], None, None),
         (&["--metrics-bind-address=[::1]:80"], Some("0.0.0.0:10256"), Some("[::1]:80")),
     ];
+    let pages: &[(&[&str], Option<&str>)] = &[
+        (&[], None),
+        (&["--status-page-bind-address=127.0.0.1"], Some("127.0.0.1:10262")),
+        (&["--status-page-bind-address=[::1]:80"], Some("[::1]:80")),
+        (&["--status-page-bind-address="], None),
+    ];
+    for (arguments, page) in pages {
+        let address = config(arguments).status_page_bind_address;
+        assert_eq!(address.map(|address| address.to_string()).as_deref(), *page, "{arguments:?}");
+    }
     for (arguments, healthz, metrics) in rows {
         let config = config(arguments);
         let shown = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());

@@ -17,7 +17,7 @@ use super::error::{ConfigError, Warning};
 use super::feature_gates::{self, FeatureGates, GateCheck};
 use super::go_duration::GoDuration;
 use super::origins::Origins;
-use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
+use super::settings::{HEALTHZ_PORT, METRICS_PORT, STATUS_PAGE_PORT, Settings};
 use super::validated::{ApiServer, Config, Iptables, Nftables, Source};
 
 /// The only version whose hidden metrics may be requested: the minor version before v1.36.
@@ -51,6 +51,11 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
             "metricsBindAddress",
             &settings.metrics_bind_address,
             METRICS_PORT,
+        ),
+        status_page_bind_address: validator.listener(
+            "status-page-bind-address",
+            &settings.status_page_bind_address,
+            STATUS_PAGE_PORT,
         ),
         bind_address_hard_fail: settings.bind_address_hard_fail,
         socket: validator.socket(),

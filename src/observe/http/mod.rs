@@ -1,4 +1,5 @@
-//! HTTP servers of the daemon: health endpoints on one port, metrics and diagnostics on another.
+//! HTTP servers of the daemon: health endpoints on one port, metrics and diagnostics on another, and the status page if it has
+//! an address.
 //!
 //! ```text
 //! main loop ── updates ──► Health, Metrics ◄── read by ── 10256 /healthz /livez
@@ -49,6 +50,8 @@ pub struct Addresses {
     pub healthz: Option<SocketAddr>,
     /// Address of the metrics and diagnostics server. `None`: disabled.
     pub metrics: Option<SocketAddr>,
+    /// Address of the status page. `None`: disabled.
+    pub page: Option<SocketAddr>,
     /// Fail if an address cannot be bound, instead of retrying.
     pub hard_fail: bool,
 }
@@ -92,6 +95,22 @@ const METRICS: Purpose = Purpose {
     flag: "metrics-bind-address",
     event: "FailedToStartMetricServer",
 };
+const STATUS_PAGE: Purpose = Purpose {
+    name: "the status page",
+    label: "status_page",
+    flag: "status-page-bind-address",
+    event: "FailedToStartStatusPage",
+};
+
+/// A server to start.
+struct Server {
+    address: SocketAddr,
+    purpose: Purpose,
+    router: Router,
+    pool: Arc<ConnectionPool>,
+    /// Gets the bound address.
+    bound: Arc<OnceLock<SocketAddr>>,
+}
 
 /// The running servers. Dropping it stops them immediately.
 #[derive(Debug)]
@@ -99,6 +118,7 @@ pub struct Servers {
     tasks: JoinSet<()>,
     healthz: Arc<OnceLock<SocketAddr>>,
     metrics: Arc<OnceLock<SocketAddr>>,
+    page: Arc<OnceLock<SocketAddr>>,
 }
 
 impl Servers {
@@ -107,7 +127,7 @@ impl Servers {
     /// # Errors
     /// Returns an error if an address cannot be bound.
     pub async fn check(addresses: Addresses, recorder: &EventRecorder) -> Result<(), BindError> {
-        let all = [(addresses.healthz, HEALTHZ), (addresses.metrics, METRICS)];
+        let all = [(addresses.healthz, HEALTHZ), (addresses.metrics, METRICS), (addresses.page, STATUS_PAGE)];
         for (address, purpose) in all.into_iter().filter(|_| addresses.hard_fail) {
             let Some(address) = address else { continue };
             if let Err(error) = listen(address, purpose).await {
@@ -118,8 +138,8 @@ impl Servers {
         Ok(())
     }
 
-    /// Starts the servers, which run until the stop signal, each with its limit of connections. If an address is in use, logs an error and retries
-    /// every few seconds.
+    /// Starts the servers of health and metrics, which run until the stop signal, each with its limit of connections. If an
+    /// address is in use, logs an error and retries every few seconds.
     ///
     /// # Errors
     /// With `hard_fail`, returns an error if an address cannot be bound.
@@ -132,33 +152,90 @@ impl Servers {
         stop: Stop,
         recorder: &EventRecorder,
     ) -> Result<Self, BindError> {
-        let mut servers = Servers { tasks: JoinSet::new(), healthz: Arc::default(), metrics: Arc::default() };
-        let pool = |purpose: Purpose, limit| {
-            ConnectionPool::new(purpose.name, limit, metrics.http_connections(purpose.label))
+        let mut servers = Servers {
+            tasks: JoinSet::new(),
+            healthz: Arc::default(),
+            metrics: Arc::default(),
+            page: Arc::default(),
         };
-        let pools = [pool(HEALTHZ, limits.health), pool(METRICS, limits.metrics)];
-        let routes = [
-            (addresses.healthz, HEALTHZ, health_endpoints::router(health, metrics.clone())),
-            (addresses.metrics, METRICS, diagnostic_endpoints::router(diagnostics, metrics)),
-        ];
-        let all_bound = [servers.healthz.clone(), servers.metrics.clone()];
-        for (((address, purpose, router), bound), pool) in routes.into_iter().zip(all_bound).zip(pools) {
-            let Some(address) = address else { continue };
-            let listener = listen(address, purpose).await;
-            if let Err(error) = &listener {
-                recorder.node_event(EventType::Warning, [purpose.event, START], &error.to_string());
-            }
-            let listener = match listener {
-                Ok(listener) => Some(listener),
-                Err(error) if addresses.hard_fail => return Err(error),
-                Err(error) => {
-                    log_retry(&error);
-                    None
-                }
-            };
-            servers.tasks.spawn(run(listener, address, purpose, router, pool, bound, stop.clone()));
+        let server = |address, purpose: Purpose, limit, router, bound: &Arc<_>| Server {
+            address,
+            purpose,
+            router,
+            pool: ConnectionPool::new(purpose.name, limit, metrics.http_connections(purpose.label)),
+            bound: Arc::clone(bound),
+        };
+        if let Some(address) = addresses.healthz {
+            let router = health_endpoints::router(health, metrics.clone());
+            let healthz = server(address, HEALTHZ, limits.health, router, &servers.healthz);
+            servers.add(healthz, addresses.hard_fail, stop.clone(), recorder).await?;
+        }
+        if let Some(address) = addresses.metrics {
+            let router = diagnostic_endpoints::router(diagnostics, metrics.clone());
+            let metrics = server(address, METRICS, limits.metrics, router, &servers.metrics);
+            servers.add(metrics, addresses.hard_fail, stop, recorder).await?;
         }
         Ok(servers)
+    }
+
+    /// Starts the server of the status page, if it has an address, in the same way. `router` returns its routes for the address
+    /// on which it listens.
+    ///
+    /// # Errors
+    /// With `hard_fail`, returns an error if the address cannot be bound.
+    pub async fn start_page(
+        &mut self,
+        addresses: Addresses,
+        limits: ConnectionLimits,
+        router: impl FnOnce(SocketAddr) -> Router,
+        metrics: &Metrics,
+        stop: Stop,
+        recorder: &EventRecorder,
+    ) -> Result<(), BindError> {
+        let Some(address) = addresses.page else { return Ok(()) };
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "the status page listens on {address}, which is not a loopback address: every host that reaches it can \
+                 read names, addresses and policies of the cluster (--{})",
+                STATUS_PAGE.flag
+            );
+        }
+        let page = Server {
+            address,
+            purpose: STATUS_PAGE,
+            router: router(address),
+            pool: ConnectionPool::new(
+                STATUS_PAGE.name,
+                limits.page,
+                metrics.http_connections(STATUS_PAGE.label),
+            ),
+            bound: Arc::clone(&self.page),
+        };
+        self.add(page, addresses.hard_fail, stop, recorder).await
+    }
+
+    async fn add(
+        &mut self,
+        server: Server,
+        hard_fail: bool,
+        stop: Stop,
+        recorder: &EventRecorder,
+    ) -> Result<(), BindError> {
+        let listener = listen(server.address, server.purpose).await;
+        if let Err(error) = &listener {
+            recorder.node_event(EventType::Warning, [server.purpose.event, START], &error.to_string());
+        }
+        let listener = match listener {
+            Ok(listener) => Some(listener),
+            Err(error) if hard_fail => return Err(error),
+            Err(error) => {
+                log_retry(&error);
+                None
+            }
+        };
+        self.tasks.spawn(run(listener, server, stop));
+        Ok(())
     }
 
     /// Returns the bound address of the health server, once it listens.
@@ -171,21 +248,19 @@ impl Servers {
         self.metrics.get().copied()
     }
 
+    /// Returns the bound address of the status page, once it listens.
+    pub fn page_address(&self) -> Option<SocketAddr> {
+        self.page.get().copied()
+    }
+
     /// Waits until the servers have stopped, after finishing the requests in progress.
     pub async fn stopped(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-async fn run(
-    listener: Option<TcpListener>,
-    address: SocketAddr,
-    purpose: Purpose,
-    router: Router,
-    pool: Arc<ConnectionPool>,
-    bound: Arc<OnceLock<SocketAddr>>,
-    mut stop: Stop,
-) {
+async fn run(listener: Option<TcpListener>, server: Server, mut stop: Stop) {
+    let Server { address, purpose, router, pool, bound } = server;
     let listener = match listener {
         Some(listener) => listener,
         None => tokio::select! {

@@ -33,6 +33,7 @@ use tokio::time::timeout;
 
 pub(crate) use router::router;
 pub(crate) use server::LocalApiServer;
+pub(crate) use services::ServicesError;
 pub(crate) use timeline::{Since, Timeline};
 
 use self::documents::{StatusDocument, TimelineDocument};

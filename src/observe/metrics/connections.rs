@@ -5,7 +5,7 @@ use prometheus::{Counter, CounterVec, Gauge, GaugeVec};
 use super::register::Registrar;
 
 /// Values of the label `server`.
-const SERVERS: [&str; 4] = ["healthz", "metrics", "health_check_node_port", "local_api"];
+const SERVERS: [&str; 5] = ["healthz", "metrics", "status_page", "health_check_node_port", "local_api"];
 
 /// Metrics of all HTTP servers.
 pub(super) struct AllConnectionMetrics {

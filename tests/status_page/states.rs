@@ -1,0 +1,200 @@
+//! States of a node, as the page shows them.
+
+use serde_json::json;
+
+use crate::api_server::ApiServer;
+use crate::daemon::Node;
+use crate::namespace;
+use crate::objects::{POLICY, SHOP, WITHOUT_ENDPOINTS};
+use crate::site::{ENABLED, PATHS, Site, write};
+
+#[test]
+fn healthy_node() {
+    namespace::inside(|| {
+        let node = Node::new();
+        // Node ports are served on the address of the Node object.
+        namespace::run("ip address add 192.0.2.1/32 dev lo");
+        write(&node, "shop.yaml", SHOP);
+        write(&node, "policy.yaml", POLICY);
+        let mut daemon = node.start(&[ENABLED, "--network-policy"]);
+        daemon.wait_healthy();
+        let mut site = Site::new();
+        let text =
+            site.open_until(&mut daemon, "/", "it is healthy", |text| text.contains("All rules are in sync"));
+        for part in [
+            "Healthy",
+            "node-a",
+            "nftables",
+            "No Service has a problem.",
+            "No other process has changed rules.",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        site.picture("status-page-healthy");
+        for path in PATHS {
+            let text = site.open(path);
+            assert!(text.contains("node-a"), "{path}: {text}");
+        }
+        let text = site.open("/services");
+        assert!(text.contains("1 to 2 of 2 Services") && text.contains("10.96.0.10:80/tcp"), "{text}");
+        site.browser.follow("a[href='/service?namespace=shop&name=web']");
+        site.audit("the page of a Service");
+        let text = site.browser.text();
+        for part in [
+            "Service shop/web",
+            "node port 30080/tcp",
+            "10.244.1.12:8080/tcp",
+            "shop/web-1",
+            "not ready",
+            "50.0 %",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        site.picture("status-page-service");
+        let text = site.open("/policies");
+        assert!(text.contains("No packet was dropped."), "{text}");
+        site.browser.follow("a[href='/policies/namespace?namespace=shop']");
+        site.audit("the policies of a namespace");
+        let text = site.browser.text();
+        for part in ["Policies of namespace shop", "app=web", "isolated, 1 rule", "8080/tcp by IPv4"] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        // From the pods of Service web to each other: denied; from basket: allowed.
+        let cells = "[...document.querySelectorAll('.matrix tbody tr')].map(row => [...row.children].map(cell => cell.innerText).join(' '))";
+        let rows: Vec<String> = serde_json::from_value(site.browser.evaluate(cells)).unwrap();
+        assert!(rows.iter().any(|row| row.contains("basket") && row.ends_with("✓ ✓")), "{rows:?}");
+        assert!(rows.iter().any(|row| row.contains("web-") && row.ends_with("✓ I")), "{rows:?}");
+        site.picture("status-page-matrix");
+
+        let text = site.open("/explain?from=shop/basket&to=shop/web&port=80");
+        assert!(text.contains("The connection is allowed") && text.contains("all 2 endpoints"), "{text}");
+        let text = site.open("/explain?from=192.0.2.77&to=shop/web-1&port=8080");
+        assert!(text.contains("The connection does not arrive") && text.contains("shop/web"), "{text}");
+        site.picture("status-page-explain");
+        let text = site.open("/explain?from=shop/nothing&to=shop/web");
+        assert!(text.contains("Not explained") && text.contains("there is no"), "{text}");
+    });
+}
+
+/// A Service that the kernel rejects: zero seconds are invalid for iptables' extension `recent`. An API server would reject it.
+const BASKET: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: basket, namespace: shop},
+  spec: {clusterIP: 10.96.0.12, selector: {app: basket}, ports: [{port: 80, targetPort: 8080}],
+    sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
+  metadata: {name: basket-1, namespace: shop, labels: {kubernetes.io/service-name: basket}},
+  ports: [{port: 8080}], endpoints: [{addresses: [10.244.0.30], conditions: {ready: true}}]}
+";
+
+#[test]
+fn isolated_service() {
+    namespace::inside(|| {
+        let node = Node::new();
+        write(&node, "shop.yaml", SHOP);
+        write(&node, "search.yaml", WITHOUT_ENDPOINTS);
+        write(&node, "basket.yaml", BASKET);
+        let mut daemon = node.start(&[ENABLED, "--mode=iptables"]);
+        let mut site = Site::new();
+        let text = site.open_until(&mut daemon, "/", "a Service is isolated", |text| {
+            text.contains("Isolated objects\n1")
+        });
+        for part in ["shop/basket", "rejected", "Healthy, with ", "shop/search"] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains("All rules are in sync"), "{text}");
+        site.picture("status-page-isolated");
+        let text = site.open("/services?problems=yes");
+        assert!(text.contains("1 to 2 of 2 Services") && !text.contains("shop/web"), "{text}");
+        let text = site.open("/service?namespace=shop&name=basket");
+        assert!(
+            text.contains("Degraded")
+                && text.contains("iptables-restore")
+                && text.contains("as last accepted"),
+            "{text}"
+        );
+        let text = site.open("/timeline");
+        assert!(text.contains("isolated") && text.contains("shop/basket"), "{text}");
+        site.picture("status-page-timeline");
+    });
+}
+
+#[test]
+fn api_server_that_does_not_respond() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let mut server = ApiServer::start();
+        server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
+        let mut daemon = node.start_following(&server.url(), &[ENABLED]);
+        let mut site = Site::new();
+        site.open_until(&mut daemon, "/", "it is synced", |text| text.contains("All rules are in sync"));
+        server.stop();
+        let is_reported = |text: &str| text.contains("failing");
+        let text = site.open_until(&mut daemon, "/", "the sources fail", is_reported);
+        assert!(text.contains("Healthy, with ") && !text.contains("All rules are in sync"), "{text}");
+        assert!(text.contains("API server"), "{text}");
+        site.picture("status-page-api-server");
+        let text = site.open("/sources");
+        assert!(text.contains("EndpointSlice") && text.to_lowercase().contains("refused"), "{text}");
+    });
+}
+
+#[test]
+fn node_that_has_not_synced_yet() {
+    namespace::inside(|| {
+        let node = Node::new();
+        // Nothing listens on the discard port.
+        let mut daemon = node.start_following("http://127.0.0.1:9", &[ENABLED]);
+        let mut site = Site::new();
+        let text = site.open_until(&mut daemon, "/", "it is reported", |text| text.contains("Starting"));
+        assert!(text.contains("not synced since the start"), "{text}");
+        assert!(!text.contains("All rules are in sync"), "{text}");
+        let text = site.open("/explain?from=192.0.2.1&to=192.0.2.2&port=80");
+        assert!(text.contains("The daemon has not listed all objects yet."), "{text}");
+    });
+}
+
+/// Names of objects cannot be like this in a cluster, but a manifest can say anything.
+#[test]
+fn names_that_look_like_markup_are_shown_as_text() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let service = |name: &str, address: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": name, "namespace": "shop", "annotations": {"note": name}},
+                "spec": {"clusterIP": address, "ports": [{"name": "http", "port": 80}]}
+            })
+        };
+        let script = "<script>window.attacked=1</script>";
+        let image = "\"><img src=x onerror='window.attacked=1'>";
+        let text =
+            [service(script, "10.96.0.66"), service(image, "10.96.0.67")].map(|object| object.to_string());
+        write(&node, "shop.yaml", SHOP);
+        write(&node, "hostile.yaml", &text.join("\n---\n"));
+        let mut daemon = node.start(&[ENABLED]);
+        let mut site = Site::new();
+        let shown = site.open_until(&mut daemon, "/", "the names are shown", |text| text.contains(script));
+        assert!(shown.contains(image), "{shown}");
+        site.picture("status-page-names");
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([
+                ("q", script),
+                ("namespace", image),
+                ("from", script),
+                ("to", image),
+                ("name", script),
+            ])
+            .finish();
+        let paths = PATHS.into_iter().chain(["/service", "/policies/namespace", "/nothing"]);
+        for path in paths {
+            site.browser.open(&format!("http://{}{path}?{query}", crate::site::ADDRESS));
+            assert_eq!(site.browser.evaluate("window.attacked === undefined"), true, "{path}");
+            assert_eq!(
+                site.browser.evaluate("document.querySelectorAll('main script, main img').length"),
+                0,
+                "{path}"
+            );
+        }
+    });
+}
