@@ -237,12 +237,12 @@ Examples:
   portcullis services -n shop web              one Service with its frontends and endpoints
   portcullis services -A --manifests FOLDER    without a daemon, as this node would serve them
 
-Without --manifests, --kubeconfig, --master, --node or --host, the running daemon is asked. The exit status is 0 on success, 1 if --problems
+Without --manifests, --kubeconfig, --context, --master, --node or --host, the running daemon is asked. The exit status is 0 on success, 1 if --problems
 found any, and 2 if the Services could not be read.
 All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
 /// The flags that name a source of the cluster state.
-const SOURCES: [&str; 3] = ["manifests", "kubeconfig", "master"];
+const SOURCES: [&str; 4] = ["manifests", "kubeconfig", "master", CONTEXT];
 
 /// Settings in the help of a subcommand; it accepts all others as well.
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
