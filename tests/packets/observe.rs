@@ -120,6 +120,8 @@ fn name(name: &str) -> Value {
 
 pub(crate) fn dropped_packets_are_observed(mode: Mode) {
     let mut testbed = up(mode);
+    // Objects that packets in progress may still look up are removed a second after the change.
+    thread::sleep(Duration::from_secs(3));
     let unobserved = rule_set(&testbed, "node-1");
     assert!(!unobserved.contains(LOG_RULE) && !unobserved.contains(LOG_TABLE), "{unobserved}");
     let observer = observe_drops(&testbed, "node-1");
@@ -129,7 +131,7 @@ pub(crate) fn dropped_packets_are_observed(mode: Mode) {
     let diff = testbed.program("node-1", &["diff", &mode_argument]).output().unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
     observer.kill();
-    testbed.wait_until("no rule logs drops", PATIENCE, |testbed| rule_set(testbed, "node-1") == unobserved);
+    wait_for_rule_set(&testbed, &unobserved);
     let observer = observe_drops(&testbed, "node-1");
     testbed.kill_daemon("node-1");
     // The kernel removes the table of the daemon. The rules of the policy table stay until the next start.
@@ -137,7 +139,17 @@ pub(crate) fn dropped_packets_are_observed(mode: Mode) {
     drop(observer);
     testbed.lab.start_daemon("node-1").unwrap();
     testbed.synced();
-    testbed.wait_until("no rule logs drops", PATIENCE, |testbed| rule_set(testbed, "node-1") == unobserved);
+    wait_for_rule_set(&testbed, &unobserved);
+}
+
+/// Waits until node-1 has these rules.
+fn wait_for_rule_set(testbed: &Testbed, expected: &str) {
+    let until = Instant::now() + PATIENCE;
+    while rule_set(testbed, "node-1") != expected {
+        let found = rule_set(testbed, "node-1");
+        assert!(Instant::now() < until, "--- expected\n{expected}\n--- found\n{found}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn policy_drops_are_observed(testbed: &Testbed, observer: &Observer) {
