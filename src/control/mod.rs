@@ -8,7 +8,7 @@
 //!        --once, health, metrics, Events (`observe`)
 //! ```
 //!
-//! A query ([`Queries`]) reads the index and the desired Services on the loop, for the local API.
+//! A query (`Queries`) reads the index and the desired Services on the loop, for the local API.
 //!
 //! A controller that implements `Controller` and is added to the loop gets its objects from the source, health, metrics,
 //! Events and `--once` by its `Declaration` and `Status` alone.

@@ -81,7 +81,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Returns a client; a new one if a file or the exec plugin's credential has changed, and after [`Connection::forget`]. While a
+    /// Returns a client; a new one if a file or the exec plugin's credential has changed, and after `Connection::forget`. While a
     /// changed file is invalid or the plugin fails, the last client stays in use, as long as its credential is valid.
     ///
     /// # Errors
