@@ -52,6 +52,7 @@ pub(crate) fn all_values() -> Value {
         },
         "networkPolicy": {"enabled": true, "audit": true},
         "nftables": {"serviceCounters": true},
+        "statusPage": {"bindAddress": "127.0.0.1:10262"},
         "extraArgs": ["--v=2", "--bind-address-hard-fail"],
         "extraEnv": [{"name": "RUST_LOG", "value": "debug"}, {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "serviceAccount": {"name": "proxy", "annotations": {"example.com/role": "proxy"}},

@@ -30,6 +30,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.nftables.serviceCounters }}
 - --nftables-service-counters
 {{- end }}
+{{- with .Values.statusPage.bindAddress }}
+- {{ printf "--status-page-bind-address=%s" . | quote }}
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
