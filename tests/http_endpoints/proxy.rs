@@ -165,6 +165,8 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_responses() {
     service_syncs::succeeded(&proxy.health);
     assert_eq!(statuses().await, [200, 200]);
     service_syncs::failed(&proxy.health, "iptables-restore failed");
+    assert_eq!(statuses().await, [503, 200]);
+    service_syncs::failed_ago(&proxy.health, "iptables-restore failed", Duration::from_secs(15));
     assert_eq!(statuses().await, [503, 503]);
     service_syncs::succeeded(&proxy.health);
     proxy.health.set_node_eligible(false);
@@ -174,8 +176,8 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_responses() {
     assert_eq!((status, headers["Content-Type"].as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
     for line in [
         "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
-        "kubeproxy_proxy_healthz_total{code=\"503\"} 2",
-        "kubeproxy_proxy_livez_total{code=\"200\"} 2",
+        "kubeproxy_proxy_healthz_total{code=\"503\"} 3",
+        "kubeproxy_proxy_livez_total{code=\"200\"} 3",
         "kubeproxy_proxy_livez_total{code=\"503\"} 1",
     ] {
         assert!(body.lines().any(|found| found == line), "{line} is not in\n{body}");

@@ -1,5 +1,7 @@
 //! Syncs of Services, as the loop reports them to health.
 
+use std::time::Duration;
+
 use portcullis::control::{ControllerName, SyncFailure, SyncHistory};
 use portcullis::moment::Moment;
 use portcullis::observe::health::Health;
@@ -20,7 +22,13 @@ pub(crate) fn succeeded(health: &Health) {
 
 /// Reports a failed sync of both families.
 pub(crate) fn failed(health: &Health, error: &str) {
-    report(health, |history, at| {
+    failed_ago(health, error, Duration::ZERO);
+}
+
+/// Reports a sync of both families that failed some time ago, since when none has succeeded.
+pub(crate) fn failed_ago(health: &Health, error: &str, time: Duration) {
+    report(health, |history, now| {
+        let at = Moment::new(now.wall() - time, now.monotonic() - time);
         history.failed(SyncFailure { at, error: error.to_owned(), may_restart_help: true });
     });
 }
