@@ -10,7 +10,6 @@ use super::dump;
 use super::expression::Expression;
 use super::rule::Rule;
 use super::table::Table;
-use super::table_diff::TableDiff;
 use super::transaction::Transaction;
 use crate::error::Result;
 use crate::socket::Socket;
@@ -38,7 +37,7 @@ const ANONYMOUS: &str = "__chain";
 /// # Errors
 /// The table cannot be read, or the kernel rejects the changes.
 pub fn remove_blocking_objects(socket: &mut Socket, base: &Table) -> Result<Vec<String>> {
-    let Some((found, unknown_objects)) = dump::read(socket, base.family, &base.name)? else {
+    let Some((mut found, unknown_objects)) = dump::read(socket, base.family, &base.name)? else {
         return Ok(Vec::new());
     };
     let mut removed = Vec::new();
@@ -55,19 +54,32 @@ pub fn remove_blocking_objects(socket: &mut Socket, base: &Table) -> Result<Vec<
             Err(error) => tracing::debug!(%error, object, "cannot remove an object of another process"),
         }
     }
-    let kept = without_blocking(&found, base, &mut removed);
-    let diff = TableDiff::between(Some(&found), &kept);
+    let changed = remove_from(&mut found, base, &mut removed);
     let mut transaction = Transaction::new(ACTION, base.family, &base.name)?;
-    diff.write_element_changes(&mut transaction, |_| true)?;
-    diff.write_rule_changes(&mut transaction)?;
+    for name in &changed.sets {
+        let set = &found.sets[name];
+        transaction.flush_set(name)?;
+        transaction.add_elements(name, &set.spec, &set.elements)?;
+    }
+    for name in &changed.chains {
+        transaction.flush_chain(name)?;
+        found.chains[name].rules.iter().try_for_each(|rule| transaction.add_rule(name, rule))?;
+    }
     transaction.commit(socket)?;
     Ok(removed)
 }
 
-/// Returns a table without the rules and elements that block all packets, whose descriptions are added to `removed`.
-fn without_blocking(found: &Table, base: &Table, removed: &mut Vec<String>) -> Table {
-    let mut kept = found.clone();
-    for (name, chain) in &mut kept.chains {
+/// The names of the objects whose contents changed.
+#[derive(Debug, Default)]
+struct Changed {
+    chains: Vec<Arc<str>>,
+    sets: Vec<Arc<str>>,
+}
+
+/// Removes the rules and elements that block all packets from a table, and adds their descriptions to `removed`.
+fn remove_from(table: &mut Table, base: &Table, removed: &mut Vec<String>) -> Changed {
+    let mut changed = Changed::default();
+    for (name, chain) in &mut table.chains {
         let own: &[Rule] = match base.chains.get(name) {
             Some(own) => &own.rules,
             // A chain of Services or policies, which may drop the packets of some of them.
@@ -80,13 +92,15 @@ fn without_blocking(found: &Table, base: &Table, removed: &mut Vec<String>) -> T
         if removed.len() > before {
             // A rule with an unknown expression cannot be written again.
             chain.rules.retain(|rule| own.contains(rule) || !(blocks_all(rule) || has_unknown(rule)));
+            changed.chains.push(Arc::clone(name));
         }
     }
-    for (name, set) in &mut kept.sets {
+    for (name, set) in table.sets.iter_mut().filter(|(_, set)| !set.unknown.is_empty()) {
         let unknown = std::mem::take(&mut set.unknown);
         removed.extend(unknown.into_iter().map(|key| format!("element of {name}: {key}")));
+        changed.sets.push(Arc::clone(name));
     }
-    kept
+    changed
 }
 
 /// Returns true if a rule drops, rejects or queues every packet, or passes every packet to an anonymous chain.
@@ -158,9 +172,11 @@ mod tests {
         found.chains.insert("of-a-policy".into(), Chain::new(vec![drop()]));
         found.chains.insert("foreign".into(), Chain { base, ..Chain::new(vec![drop()]) });
         let mut removed = Vec::new();
-        let kept = without_blocking(&found, &own, &mut removed);
+        let mut kept = found.clone();
+        let changed = remove_from(&mut kept, &own, &mut removed);
         assert_eq!(removed, ["rule of chain foreign: drop", "rule of chain shared: drop"]);
         let rules = |chain: &str| kept.chains[chain].rules.len();
         assert_eq!([rules("shared"), rules("denied"), rules("of-a-policy"), rules("foreign")], [2, 1, 1, 0]);
+        assert_eq!((changed.chains, changed.sets), (vec!["foreign".into(), "shared".into()], vec![]));
     }
 }
