@@ -79,7 +79,7 @@ fn the_keyboard_reaches_everything_in_order() {
         let mut names = Vec::new();
         for _ in 0..12 {
             site.browser.press("Tab");
-            // A focus that is not visible helps nobody.
+            // Users of a keyboard must see the focus.
             let outline = "getComputedStyle(document.activeElement).outlineStyle";
             assert_ne!(site.browser.evaluate(outline), "none", "{names:?}");
             names.push(site.browser.evaluate(focused).as_str().unwrap_or_default().to_owned());

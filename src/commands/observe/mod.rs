@@ -62,7 +62,7 @@ pub(crate) fn run<W: Write>(
     out: &mut Output<W>,
 ) -> Result<(), ObserveError> {
     let query = query(arguments);
-    // Mistakes are found before the daemon is asked.
+    // An invalid filter is reported before a request is sent to the daemon.
     let filter = EventFilter::parse(&query)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

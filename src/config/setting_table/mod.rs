@@ -212,7 +212,7 @@ const LISTENERS: &[Setting] = &[
         .override_flag(
             "status-page-bind-address",
             "Listening address of the status page for browsers: an IP address, optionally with a port (10262 by default). \
-             Empty disables the page. Whoever reaches the address can read the page, so use a loopback address",
+             Empty disables the page. Every host that reaches the address can read the page, so use a loopback address",
         )
         .with_type_name("ipport"),
     Setting::new(|s| FieldRef::Bool(&mut s.bind_address_hard_fail))

@@ -30,7 +30,7 @@ impl Losses {
 /// The greatest time that the kernel holds a logged packet back, to send several at a time.
 const HELD_BACK: Duration = Duration::from_millis(300);
 
-/// Drops that rules did not log, as they log at most so many a second: the increase of the counters of all drops, less the
+/// Drops that rules did not log because of their rate limit: the increase of the counters of all drops, less the
 /// packets that were received and those that the kernel could not deliver.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitLosses {

@@ -38,7 +38,7 @@ use hub::{Hub, Subscription};
 /// The number of requests to observe that may wait.
 const SUBSCRIPTIONS: usize = 4;
 
-/// The way to the hub. Clones lead to the same.
+/// A handle of the hub. All clones belong to the same hub.
 #[derive(Clone, Debug)]
 pub(crate) struct TrafficEvents(mpsc::Sender<Subscription>);
 
