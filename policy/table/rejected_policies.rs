@@ -84,7 +84,13 @@ impl RejectedPolicies {
         std::mem::take(&mut self.tried).iter().for_each(|id| self.rejected.remove(id));
         self.rejected.retain(|id| compiler.is_held_back(id));
         let mut suspects = std::mem::take(&mut self.suspects);
+        let rejected = suspects.len();
         suspects.retain(|id| compiler.is_held_back(id));
+        if suspects.len() < rejected {
+            // A policy that changed since may have been the cause, so the rejection proves nothing about the others.
+            self.pending.push_last(suspects);
+            return None;
+        }
         let found = self.pending.reject(suspects, None)?;
         self.rejected.add(&found, std::mem::take(&mut self.reason), now);
         Some(found)

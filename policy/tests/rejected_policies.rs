@@ -231,6 +231,22 @@ fn incomplete_table_is_not_written() {
     assert!(node.syncs < 25, "bisected, not tried one by one: {}", node.syncs);
 }
 
+/// A rejected batch proves nothing about its other policies after one of them changed.
+#[test]
+fn policy_is_not_the_cause_if_another_of_its_batch_changed() {
+    let mut node = Node::new();
+    node.rejected_ports = BTreeSet::from([BAD]);
+    node.allow(0, 80, "a");
+    node.sync_all().unwrap();
+    [(1, 80), (2, BAD)].into_iter().for_each(|(n, port)| node.allow(n, port, "a"));
+    let touched = node.cluster.take_dirty();
+    assert_eq!(node.sync(&touched), Ok(true), "both are held back");
+    node.allow(2, 81, "a");
+    node.sync_all().unwrap();
+    assert_eq!(node.found(), Vec::<String>::new());
+    assert_eq!(["p001", "p002"].map(|name| node.kernel_ports(name).unwrap()[0]), [80, 81]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
