@@ -6,3 +6,17 @@
 //! ```
 //!
 //! All calls block, and nothing here is asynchronous: the CNI plugin runs without a runtime, and works while the daemon is down.
+
+#![forbid(unsafe_code)]
+
+mod mode;
+mod plan;
+mod wiring;
+
+pub use mode::{PodNetworkMode, Vxlan};
+pub use plan::{PodNetworkPlan, Uplink};
+pub use wiring::Wiring;
+
+/// The protocol number of all routes that this program adds, to pods and to nodes. `ip route` shows it as `proto 80`: neither
+/// the kernel (`RTPROT_*` in `linux/rtnetlink.h`) nor iproute2's `rt_protos` has a name for it.
+pub const ROUTE_PROTOCOL: u8 = 80;

@@ -53,6 +53,7 @@ pub(crate) use name_suggestion::{closest, nearest};
 pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, KubectlCredentials, LogFormat,
-    Logging, Masquerade, MasqueradeBit, NetworkPolicy, Nftables, Source, SyncPeriods, UnknownPods,
+    Logging, Masquerade, MasqueradeBit, NetworkPolicy, Nftables, PodNetwork, Source, SyncPeriods,
+    UnknownPods,
 };
 pub(crate) use yaml_document::{limit_message, yaml_options};

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use portcullis_podnet::Vxlan;
+
 use super::go_duration::GoDuration;
 
 /// Default port of the health server.
@@ -50,6 +52,7 @@ pub(super) struct Settings {
     pub(super) nftables: Nftables,
     pub(super) conntrack: Conntrack,
     pub(super) network_policy: NetworkPolicy,
+    pub(super) pod_network: PodNetwork,
     pub(super) logging: Logging,
 }
 
@@ -146,6 +149,19 @@ pub(super) struct NetworkPolicy {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub(super) struct PodNetwork {
+    pub(super) mode: String,
+    pub(super) wiring: String,
+    pub(super) mtu: i32,
+    pub(super) vxlan_id: i32,
+    pub(super) vxlan_port: i32,
+    pub(super) masquerade: bool,
+    pub(super) masquerade_exclude_cidrs: Vec<String>,
+    pub(super) cni_bin_dir: String,
+    pub(super) cni_conf_dir: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Logging {
     pub(super) format: String,
     pub(super) verbosity: i32,
@@ -213,6 +229,7 @@ impl Default for Settings {
             nftables: Nftables::default(),
             conntrack: Conntrack::default(),
             network_policy: NetworkPolicy::default(),
+            pod_network: PodNetwork::default(),
             logging: Logging::default(),
         }
     }
@@ -304,6 +321,22 @@ impl Default for NetworkPolicy {
             unknown_pods: String::new(),
             log_group: 0,
             log_rate: 10,
+        }
+    }
+}
+
+impl Default for PodNetwork {
+    fn default() -> Self {
+        Self {
+            mode: String::new(),
+            wiring: String::new(),
+            mtu: 0,
+            vxlan_id: Vxlan::default().id as i32,
+            vxlan_port: Vxlan::default().port.into(),
+            masquerade: true,
+            masquerade_exclude_cidrs: Vec::new(),
+            cni_bin_dir: "/opt/cni/bin".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
 use portcullis_modes::{NodePortAddresses, ProxyMode};
+use portcullis_podnet::{PodNetworkMode, Vxlan, Wiring};
 
 use super::detect_local_mode::DetectLocalMode;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// NetworkPolicy enforcement. `None`: disabled.
     pub network_policy: Option<NetworkPolicy>,
+    /// The pod network. `None`: another CNI plugin provides it.
+    pub pod_network: Option<PodNetwork>,
     /// `oom_score_adj` of the process, from -1000 to 1000.
     pub oom_score_adj: i32,
     /// Logging.
@@ -219,6 +222,27 @@ pub struct DropLog {
     pub group: u16,
     /// Maximum number of packets per second for pods isolated by the same policies; not 0.
     pub rate: u32,
+}
+
+/// Settings of the pod network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// How pods of different nodes reach each other.
+    pub mode: PodNetworkMode,
+    /// How pods are connected to the node.
+    pub wiring: Wiring,
+    /// MTU of pods' interfaces. `None`: that of the uplink, minus the header of the overlay.
+    pub mtu: Option<NonZeroU32>,
+    /// The identifier and port of the overlay.
+    pub vxlan: Vxlan,
+    /// Masquerade traffic of pods to addresses outside of the pod network.
+    pub masquerade: bool,
+    /// CIDRs to which traffic of pods is not masqueraded, without host bits.
+    pub masquerade_exclude_cidrs: Vec<IpNet>,
+    /// Folder of the CNI plugin, as this process sees it.
+    pub cni_bin_dir: PathBuf,
+    /// Folder of the CNI configuration, as this process sees it.
+    pub cni_conf_dir: PathBuf,
 }
 
 /// Log format.

@@ -55,6 +55,9 @@ pub enum DaemonError {
     /// Another process enforces policies.
     #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
     PolicyLock(#[from] PolicyLockError),
+    /// The pod network cannot be provided.
+    #[error("the pod network cannot be provided (--pod-network): {0}")]
+    PodNetwork(String),
     /// An address cannot be bound.
     #[error(transparent)]
     Serve(#[from] BindError),

@@ -90,6 +90,9 @@ pub async fn run(
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let prerequisites = mode_setup::check_prerequisites(config.mode)?;
     proxy_modes::driver(config.mode).check_kernel(&config)?;
+    if config.pod_network.is_some() {
+        return Err(DaemonError::PodNetwork("this build has no controller for it".to_owned()));
+    }
     if options.init_only {
         node_setup::configure_kernel(&config);
         mode_setup::prepare_node(&config)?;

@@ -8,7 +8,7 @@ use clap::{Command, ValueHint};
 const MODES: &[&str] = &["iptables", "ipvs", "nftables"];
 
 /// Flags with a few possible values.
-pub(super) const VALUES: [(&str, &[&str]); 9] = [
+pub(super) const VALUES: [(&str, &[&str]); 11] = [
     ("mode", MODES),
     ("proxy-mode", MODES),
     ("to", MODES),
@@ -17,14 +17,18 @@ pub(super) const VALUES: [(&str, &[&str]); 9] = [
     ("logging-format", &["text", "json"]),
     ("network-policy-established", &["keep", "cut"]),
     ("network-policy-unknown-pods", &["deny", "allow"]),
+    ("pod-network", &["off", "host-gw", "vxlan", "cross-subnet"]),
+    ("pod-network-wiring", &["ptp", "bridge"]),
     ("v", &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]),
 ];
 
 /// Flags whose value is a path.
-const FILES: [(&str, ValueHint); 5] = [
+const FILES: [(&str, ValueHint); 7] = [
     ("config", ValueHint::FilePath),
     ("kubeconfig", ValueHint::FilePath),
     ("manifests", ValueHint::AnyPath),
+    ("pod-network-cni-bin-dir", ValueHint::DirPath),
+    ("pod-network-cni-conf-dir", ValueHint::DirPath),
     ("socket", ValueHint::FilePath),
     ("write-config-to", ValueHint::FilePath),
 ];

@@ -6,10 +6,12 @@
 
 mod kernel;
 mod network_policy;
+mod pod_network;
 
 use kernel::{CONNTRACK, IPTABLES, IPVS, NFTABLES};
 
 use network_policy::NETWORK_POLICY;
+use pod_network::POD_NETWORK;
 
 use super::field_ref::FieldRef;
 use super::setting::Setting;
@@ -31,6 +33,7 @@ pub(super) const SUBJECTS: &[(&str, &[Setting])] = &[
     ("nftables mode", NFTABLES),
     ("Connection tracking", CONNTRACK),
     ("NetworkPolicy", NETWORK_POLICY),
+    ("Pod network", POD_NETWORK),
     ("Logging", LOGGING),
     ("Compatibility with kube-proxy", COMPATIBILITY),
 ];

@@ -25,6 +25,28 @@ fn validation_rules() {
             &["--iptables-masquerade-bit: invalid value -1: expected a bit of the packet mark, from 0 to 31"],
         ),
         (
+            &["--pod-network=ipip", "--pod-network-wiring=macvlan"],
+            &[
+                "--pod-network: invalid value \"ipip\": expected off, host-gw, vxlan or cross-subnet",
+                "--pod-network-wiring: invalid value \"macvlan\": expected ptp or bridge",
+            ],
+        ),
+        (
+            &["--pod-network-mtu=1000", "--pod-network-vxlan-id=0", "--pod-network-vxlan-port=65536"],
+            &[
+                "--pod-network-mtu: invalid value 1000: expected a number of bytes from 1280 to 65535, or 0 for that of the uplink",
+                "--pod-network-vxlan-id: invalid value 0: expected a number from 1 to 16777215",
+                "--pod-network-vxlan-port: invalid value 65536: expected a UDP port from 1 to 65535",
+            ],
+        ),
+        (
+            &["--pod-network-masquerade-exclude-cidrs=10.0.0.1", "--pod-network-cni-conf-dir=net.d"],
+            &[
+                "--pod-network-masquerade-exclude-cidrs: invalid value \"10.0.0.1\": expected a CIDR such as 10.0.0.0/8 or fd00::/8",
+                "--pod-network-cni-conf-dir: invalid value \"net.d\": expected an absolute path of a folder",
+            ],
+        ),
+        (
             &["--oom-score-adj=1001"],
             &["--oom-score-adj: invalid value 1001: expected a number from -1000 to 1000"],
         ),

@@ -19,12 +19,13 @@ const READ_BY_THE_PARSER: [(&str, &str); 2] = [
 ];
 
 /// Values of all types, of which each setting accepts some.
-const VALUES: [&str; 27] = [
+const VALUES: [&str; 30] = [
     "true",
     "false",
     "0",
     "7",
     "1000",
+    "1400",
     "7s",
     "1h",
     "1Ki",
@@ -35,6 +36,8 @@ const VALUES: [&str; 27] = [
     "lc",
     "cut",
     "deny",
+    "vxlan",
+    "bridge",
     "NodeCIDR",
     "BridgeInterface",
     "InterfaceNamePrefix",
@@ -65,6 +68,7 @@ fn bases() -> Vec<Settings> {
             (s.detect_local_mode, s.interface_name_prefix) = ("InterfaceNamePrefix".into(), "veth".into());
         }),
         with(&|s| (s.network_policy.enabled, s.network_policy.log_group) = (true, 5)),
+        with(&|s| s.pod_network.mode = "host-gw".into()),
         with(&|s| (s.healthz_bind_address, s.metrics_bind_address) = ("10.0.0.1".into(), "10.0.0.1".into())),
     ]
 }

@@ -7,6 +7,7 @@ mod addresses;
 mod kernel;
 mod logging;
 mod network_policy;
+mod pod_network;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -70,6 +71,7 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
         ipvs: validator.ipvs(mode),
         conntrack: validator.conntrack(),
         network_policy: validator.network_policy(),
+        pod_network: validator.pod_network(),
         oom_score_adj: validator.oom_score_adj(),
         logging: validator.logging(&feature_gates),
     };
