@@ -74,9 +74,9 @@ impl Connection {
             problem: std::sync::Mutex::default(),
         };
         match connection.client().await {
-            Err(AccessError::Plugin(message)) => tracing::warn!("{message}; retrying"),
+            // Reported; the plugin is run again.
+            Ok(_) | Err(AccessError::Plugin(_)) => {}
             Err(error) => return Err(error),
-            Ok(_) => {}
         }
         Ok(connection)
     }
@@ -110,7 +110,7 @@ impl Connection {
                 }
                 Err(error) => {
                     slot.shared = None;
-                    self.report(None);
+                    self.report(Some(format!("{error}; no request is sent without valid credentials")));
                     return Err(error);
                 }
             }

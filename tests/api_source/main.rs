@@ -10,6 +10,7 @@ mod fault_table;
 mod faults;
 mod follow;
 mod follower;
+mod plugin;
 mod recordings;
 mod tls;
 mod tls_proxy;

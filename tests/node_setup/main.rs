@@ -13,6 +13,7 @@ mod config_file;
 mod counters;
 mod daemon;
 mod descriptors;
+mod exec_plugin_faults;
 mod failures;
 mod fake_tools;
 #[path = "../api_source/fault_table.rs"]
@@ -30,6 +31,8 @@ mod memory;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;
 mod own_node;
+#[path = "../api_source/plugin.rs"]
+mod plugin;
 mod ports;
 mod privileges;
 mod service_manager;

@@ -110,8 +110,8 @@ impl PortcullisMetrics {
             ),
             credentials_unusable: to.gauge(
                 "portcullis_credentials_unusable",
-                "1 while changed files of the API server's credentials are invalid or too large, or the exec plugin fails; the \
-                 daemon keeps the last credentials until they expire",
+                "1 while the credentials for the API server are invalid or too large, the exec plugin fails, or the API server \
+                 rejected what it returned; the daemon keeps the last credentials until they expire",
             ),
             controllers: ControllerMetrics::register(to),
             policies: PolicyMetrics::register(to),

@@ -197,23 +197,38 @@ impl CredentialCache {
         last.failures = last.failures.saturating_add(1);
     }
 
-    /// Returns why the last run failed, if the credential of an earlier one is still in use.
+    /// Returns why the last credential is about to be unusable: the last run failed, and the credential of an earlier one is still in
+    /// use; or the API server rejected it, and the plugin is run again later.
     pub(in crate::source) fn problem(&self) -> Option<String> {
         let last = self.last();
         let last = last.as_ref()?;
-        let error = last.error.as_ref()?;
-        let cached = last.credential.as_ref().filter(|cached| cached.is_usable(Timestamp::now()))?;
-        let until = cached.unusable_from.map_or_else(String::new, |until| format!(" until {until:.0}"));
-        Some(format!("{}: {}; its last credential stays in use{until}", last.plugin, error.message))
+        let cached = last.credential.as_ref()?;
+        match &last.error {
+            None if cached.is_rejected => {
+                Some(format!("{}: the API server rejected its credential; running it again", last.plugin))
+            }
+            Some(error) if cached.is_usable(Timestamp::now()) => {
+                let until =
+                    cached.unusable_from.map_or_else(String::new, |until| format!(" until {until:.0}"));
+                Some(format!("{}: {}; its last credential stays in use{until}", last.plugin, error.message))
+            }
+            None | Some(_) => None,
+        }
     }
 
-    /// Returns the wait until the plugin is to be run for a newer credential; `None` if the credential does not expire.
+    /// Returns the wait until the plugin is to be run for a newer credential, or again after a failure; `None` if the credential does
+    /// not expire.
     pub(in crate::source) fn next_refresh(&self) -> Option<Duration> {
         let last = self.last();
         let last = last.as_ref()?;
-        let at = last.credential.as_ref()?.refresh_at?;
-        let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-        Some(wait.max(last.not_before.saturating_duration_since(Instant::now())))
+        let until_run = last.not_before.saturating_duration_since(Instant::now());
+        let Some(cached) = &last.credential else { return Some(until_run) };
+        if cached.is_rejected {
+            return Some(until_run);
+        }
+        let wait =
+            Duration::try_from(cached.refresh_at?.duration_since(Timestamp::now())).unwrap_or_default();
+        Some(wait.max(until_run))
     }
 
     fn last(&self) -> MutexGuard<'_, Option<LastRun>> {
