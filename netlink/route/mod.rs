@@ -5,6 +5,7 @@
 //! are not, and a newer kernel may send some that the crate cannot parse.
 
 mod address;
+mod interface_batch;
 mod link;
 mod message;
 mod monitor;
@@ -12,7 +13,8 @@ mod monitor;
 mod route;
 
 pub use address::{Address, AddressBatch};
-pub use link::{Link, LinkPeer};
+pub use interface_batch::{InterfaceBatch, Ipv4Setting, LinkSettings, PodRoute};
+pub use link::{Link, LinkPeer, MacAddress, VethEnd};
 pub use monitor::{AddressEvent, AddressMonitor, LinkMonitor};
 pub use route::{FoundRoute, LocalRouteBatch, RouteLookup};
 

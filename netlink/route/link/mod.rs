@@ -1,10 +1,16 @@
 //! Links: network interfaces.
 
 mod add;
+mod bridge;
 mod delete;
 mod get;
 mod list;
 mod namespace_id;
+mod veth;
+
+pub use veth::VethEnd;
+
+use std::fmt;
 
 use netlink_packet_core::{DecodeError, NlasIterator, ParseableParametrized};
 use netlink_packet_route::AddressFamily;
@@ -18,8 +24,16 @@ use crate::message::Message;
 const HEADER: usize = 16;
 
 /// The attributes that are parsed.
-const NEEDED: [u16; 5] =
-    [libc::IFLA_IFNAME, libc::IFLA_LINKINFO, libc::IFLA_LINK, libc::IFLA_MASTER, libc::IFLA_LINK_NETNSID];
+const NEEDED: [u16; 8] = [
+    libc::IFLA_IFNAME,
+    libc::IFLA_LINKINFO,
+    libc::IFLA_LINK,
+    libc::IFLA_MASTER,
+    libc::IFLA_LINK_NETNSID,
+    libc::IFLA_ADDRESS,
+    libc::IFLA_MTU,
+    libc::IFLA_IFALIAS,
+];
 
 /// Maximum length of a link's name in bytes (`IFNAMSIZ` without the NUL).
 const MAX_NAME: usize = 15;
@@ -39,6 +53,32 @@ pub struct Link {
     pub controller: Option<u32>,
     /// The other end of a veth pair, if it is in another network namespace.
     pub peer: Option<LinkPeer>,
+    /// Its Ethernet address; `None` for a link of another kind.
+    pub mac: Option<MacAddress>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its alias, a text of up to 255 bytes.
+    pub alias: Option<String>,
+    /// Whether it is a port of a bridge that sends packets back to the port that they came from.
+    pub has_hairpin: bool,
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// Returns the address in an attribute; `None` if it has another length.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(MacAddress)
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// The other end of a veth pair, in another network namespace.
@@ -67,15 +107,19 @@ impl Link {
             return Ok(None);
         }
         let header = LinkHeader::parse(message.payload)?;
-        let (mut name, mut kind, mut controller, mut peer_index, mut netns) = (None, None, None, None, None);
+        let (mut name, mut controller, mut peer_index, mut netns) = (None, None, None, None);
+        let (mut info, mut mac, mut mtu, mut alias) = (LinkInfo::default(), None, 0, None);
         for attribute in attributes(message, HEADER, &NEEDED) {
             let attribute = attribute?;
             match attribute.kind() {
                 libc::IFLA_IFNAME => name = Some(text(attribute.value())),
-                libc::IFLA_LINKINFO => kind = parse_kind(attribute.value())?,
+                libc::IFLA_LINKINFO => info = LinkInfo::parse(attribute.value())?,
+                libc::IFLA_ADDRESS => mac = MacAddress::from_bytes(attribute.value()),
+                libc::IFLA_IFALIAS => alias = Some(text(attribute.value())),
                 _ => match LinkAttribute::parse_with_param(&attribute, header.interface_family)? {
                     LinkAttribute::Link(index) => peer_index = Some(index),
                     LinkAttribute::Controller(index) => controller = Some(index),
+                    LinkAttribute::Mtu(bytes) => mtu = bytes,
                     LinkAttribute::LinkNetNsId(id) => netns = Some(id).filter(|id| *id >= 0),
                     _ => {}
                 },
@@ -85,22 +129,55 @@ impl Link {
             index: header.index,
             name: name.ok_or("IFLA_IFNAME is missing")?,
             flags: header.flags.bits(),
-            kind,
+            kind: info.kind,
             controller,
             peer: netns.zip(peer_index).map(|(netns, index)| LinkPeer { netns, index }),
+            mac,
+            mtu,
+            alias,
+            has_hairpin: info.has_hairpin,
         }))
     }
 }
 
-/// Returns the kind in `IFLA_LINKINFO`. The data of the kind is not parsed.
-fn parse_kind(link_info: &[u8]) -> Result<Option<String>, DecodeError> {
-    for info in NlasIterator::new(link_info) {
-        let info = info?;
-        if info.kind() == libc::IFLA_INFO_KIND {
-            return Ok(Some(text(info.value())));
+/// `IFLA_INFO_SLAVE_DATA`: settings that a bridge has for this port.
+const INFO_PORT_DATA: u16 = 5;
+/// `IFLA_BRPORT_MODE`: hairpin mode.
+const PORT_HAIRPIN: u16 = 4;
+
+/// What is needed of `IFLA_LINKINFO`.
+#[derive(Debug, Default)]
+struct LinkInfo {
+    kind: Option<String>,
+    has_hairpin: bool,
+}
+
+impl LinkInfo {
+    /// Parses the attribute. The data of the kind is skipped.
+    fn parse(link_info: &[u8]) -> Result<Self, DecodeError> {
+        let mut parsed = LinkInfo::default();
+        for info in NlasIterator::new(link_info) {
+            let info = info?;
+            match info.kind() {
+                libc::IFLA_INFO_KIND => parsed.kind = Some(text(info.value())),
+                INFO_PORT_DATA => parsed.has_hairpin = has_hairpin(info.value())?,
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// Returns true if settings of a port turn the hairpin mode on. Ports of other links have other settings of this number, none of
+/// one byte.
+fn has_hairpin(port_data: &[u8]) -> Result<bool, DecodeError> {
+    for setting in NlasIterator::new(port_data) {
+        let setting = setting?;
+        if setting.kind() == PORT_HAIRPIN {
+            return Ok(setting.value() == [1]);
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// Returns a message about the link with this name.

@@ -150,7 +150,18 @@ mod tests {
     const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
 
     fn link(index: u32, flags: u32) -> Link {
-        Link { index, name: format!("link{index}"), flags, kind: None, controller: None, peer: None }
+        Link {
+            index,
+            name: format!("link{index}"),
+            flags,
+            kind: None,
+            controller: None,
+            peer: None,
+            mac: None,
+            mtu: 1500,
+            alias: None,
+            has_hairpin: false,
+        }
     }
 
     fn address(index: u32, address: &str) -> Address {

@@ -4,6 +4,7 @@ mod add_local;
 mod default_source;
 mod local_batch;
 mod lookup;
+mod of_link;
 
 pub use local_batch::LocalRouteBatch;
 pub use lookup::{FoundRoute, RouteLookup};
@@ -57,4 +58,5 @@ fn no_table_is_empty<T>(routes: Result<Vec<T>>) -> Result<Vec<T>> {
 pub(super) fn parse_random_bytes(message: &crate::message::Message<'_>, family: Family) {
     let _ = default_source::parse(message, family);
     let _ = local_batch::parse(message, family);
+    let _ = of_link::parse(message);
 }
