@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod host_ports;
 mod mode;
 mod plan;
 mod wiring;
