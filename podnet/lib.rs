@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod host_ports;
 mod mode;
 mod plan;
