@@ -1,11 +1,12 @@
 //! Attachments: interfaces of containers in the pod network.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::host_ports::PortMapping;
 
 /// Length of a file name, `NAME_MAX`.
 const MAX_FILE_NAME: usize = 255;
@@ -110,6 +111,9 @@ pub struct NewAttachment {
     /// Name of the interface on the host that belongs to this attachment. If neither it nor the network namespace exists any more,
     /// the attachment has leaked.
     pub host_interface: String,
+    /// Ports of the node that are to be forwarded to this attachment. They are recorded before they exist, so that no interrupted
+    /// `ADD` leaves a port that nothing removes.
+    pub host_ports: Vec<PortMapping>,
 }
 
 /// An interface of a container in the pod network, with the addresses that it holds.
@@ -129,24 +133,9 @@ pub struct Attachment {
     pub addresses: Vec<IpNet>,
     /// Ports of the node that are forwarded to this attachment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_ports: Vec<HostPort>,
+    pub host_ports: Vec<PortMapping>,
     /// Time of the reservation, in seconds since the Unix epoch.
     pub created: u64,
-}
-
-/// A port of the node that is forwarded to an attachment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HostPort {
-    /// The address of the node; `None` for all.
-    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<IpAddr>,
-    /// The port of the node.
-    pub host_port: u16,
-    /// The port of the container.
-    pub container_port: u16,
-    /// `tcp`, `udp` or `sctp`.
-    pub protocol: String,
 }
 
 #[cfg(test)]

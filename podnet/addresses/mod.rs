@@ -14,7 +14,7 @@
 //! | `attachments/CONTAINER@INTERFACE` | an attachment as JSON: its addresses, network namespace, host interface and host ports |
 //! | `addresses/ADDRESS` | a reservation: names the attachment that holds the address |
 //! | `last-allocated/RANGE` | the address allocated last, after which the next search starts |
-//! | `adding`, `removing`, `completing` | a change in progress |
+//! | `adding`, `updating`, `removing` | a change in progress |
 //! | `boot-id` | the boot of the kernel that wrote these files |
 //! | `lock` | locked during each change |
 //!
@@ -28,6 +28,7 @@
 
 mod allocator;
 mod attachment;
+mod choice;
 mod error;
 mod exhaustion;
 mod files;
@@ -38,7 +39,7 @@ mod recovery;
 mod store;
 mod store_lock;
 
-pub use attachment::{Attachment, AttachmentKey, HostPort, InvalidKey, NewAttachment};
+pub use attachment::{Attachment, AttachmentKey, InvalidKey, NewAttachment};
 pub use error::{Error, Result};
 pub use leaks::{GRACE, Removal};
 pub use pod_range::{InvalidRange, PodRange};

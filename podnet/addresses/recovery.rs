@@ -18,8 +18,8 @@ pub(super) fn recover(store: &AddressStore) -> Result<()> {
     }
     undo_addition(store)?;
     finish_removal(store)?;
-    let completing = store.completing();
-    files::remove(&completing).map_err(Error::io("remove", &completing))?;
+    let updating = store.updating();
+    files::remove(&updating).map_err(Error::io("remove", &updating))?;
     Ok(())
 }
 
@@ -97,7 +97,7 @@ pub(super) fn is_held_by(reservation: &Path, key: &AttachmentKey, attachment: &P
 }
 
 /// Returns the key of the attachment that a reservation names; `None` if the file is damaged.
-fn holder(reservation: &Path) -> Result<Option<AttachmentKey>> {
+pub(super) fn holder(reservation: &Path) -> Result<Option<AttachmentKey>> {
     match files::read(reservation) {
         Ok(content) => {
             Ok(content.and_then(|content| from_json(&content).ok()).map(|attachment| attachment.key))
@@ -162,7 +162,7 @@ fn remove_everything(store: &AddressStore) -> Result<()> {
         }
     }
     // Last, so that an interrupted removal is repeated.
-    for path in [store.adding(), store.removing(), store.completing(), boot_id_path(store)] {
+    for path in [store.adding(), store.removing(), store.updating(), boot_id_path(store)] {
         files::remove(&path).map_err(Error::io("remove", &path))?;
     }
     Ok(())

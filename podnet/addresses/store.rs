@@ -1,8 +1,7 @@
 //! The store of attachments and of the addresses that they hold.
 
-use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::allocator::{self, Reservations};
-use super::attachment::{Attachment, AttachmentKey, HostPort, NewAttachment};
+use super::attachment::{Attachment, AttachmentKey, NewAttachment};
 use super::error::{Error, Result};
-use super::exhaustion::Exhaustion;
-use super::other_plugins::{Containers, Networks, OtherPlugins};
+use super::other_plugins::{Networks, OtherPlugins};
 use super::pod_range::PodRange;
 use super::store_lock::StoreLock;
 use super::{files, leaks, recovery};
@@ -28,7 +25,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct AddressStore {
     pub(super) dir: PathBuf,
-    ranges: Vec<PodRange>,
+    pub(super) ranges: Vec<PodRange>,
     other_plugins: OtherPlugins,
     lock_limit: Duration,
 }
@@ -40,8 +37,6 @@ pub struct Reservation {
     attachment: Attachment,
     /// The attachment's file, with a shared lock.
     file: File,
-    /// The file names another network namespace or host interface.
-    is_outdated: bool,
 }
 
 impl Reservation {
@@ -115,38 +110,21 @@ impl AddressStore {
         reservation
     }
 
-    /// Completes an attachment whose interface exists, with the ports of the node that are forwarded to it.
+    /// Ends an `ADD`: the interface of the attachment exists, and the attachment is its only holder from now on.
     ///
     /// # Errors
-    /// The attachment was removed meanwhile, so its interface must be removed too; or the file cannot be written.
-    pub fn complete(&self, reservation: Reservation, host_ports: Vec<HostPort>) -> Result<Attachment> {
-        let Reservation { mut attachment, file, is_outdated } = reservation;
+    /// [`Error::Returned`] if the attachment was removed meanwhile. Then its interface and host ports must be removed too, since
+    /// other attachments may get its addresses.
+    pub fn complete(&self, reservation: Reservation) -> Result<Attachment> {
+        let Reservation { attachment, file } = reservation;
         let path = self.attachment_path(&attachment.key);
-        let is_ours = || -> Result<bool> {
-            let ours = file.metadata().map_err(Error::io("read", &path))?.ino();
-            match fs::metadata(&path) {
-                Ok(metadata) => Ok(metadata.ino() == ours),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(Error::io("read", &path)(error)),
-            }
-        };
-        if !is_outdated && attachment.host_ports == host_ports {
-            return if is_ours()? { Ok(attachment) } else { Err(Error::Returned(attachment.key)) };
+        let ours = file.metadata().map_err(Error::io("read", &path))?.ino();
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.ino() == ours => Ok(attachment),
+            Ok(_) => Err(Error::Returned(attachment.key)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Returned(attachment.key)),
+            Err(error) => Err(Error::io("read", &path)(error)),
         }
-        let _lock = self.lock()?;
-        if !is_ours()? {
-            return Err(Error::Returned(attachment.key));
-        }
-        attachment.host_ports = host_ports;
-        let completing = self.completing();
-        let written = files::write(&completing, &to_json(&attachment))
-            .and_then(|_| files::rename(&completing, &path))
-            .map_err(Error::write(&path));
-        if written.is_err() {
-            // If this fails too, the next operation does it.
-            let _ = files::remove(&completing);
-        }
-        written.map(|()| attachment)
     }
 
     /// Returns an attachment.
@@ -158,6 +136,17 @@ impl AddressStore {
             return Ok(None);
         }
         self.read_attachment(&self.attachment_path(key))
+    }
+
+    /// Returns the attachment that holds an address. An attachment may be returned that is being removed.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn holder(&self, address: IpAddr) -> Result<Option<AttachmentKey>> {
+        if recovery::is_of_earlier_boot(self)? {
+            return Ok(None);
+        }
+        recovery::holder(&self.address_path(address))
     }
 
     /// Removes an attachment and returns its addresses to the ranges. Its interface must be removed before. Returns the attachment;
@@ -222,16 +211,35 @@ impl AddressStore {
             self.remove_locked(&new.key)?;
             return Ok(None);
         }
+        let described =
+            (attachment.netns, attachment.netns_inode, attachment.host_interface, attachment.host_ports);
+        attachment.netns = new.netns.clone();
+        attachment.netns_inode = leaks::netns_inode(&new.netns);
+        attachment.host_interface = new.host_interface.clone();
+        attachment.host_ports = new.host_ports.clone();
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         hold(&file, &new.key, &path)?;
-        let netns_inode = leaks::netns_inode(&new.netns);
-        let is_outdated = attachment.netns != new.netns
-            || attachment.netns_inode != netns_inode
-            || attachment.host_interface != new.host_interface;
-        attachment.netns.clone_from(&new.netns);
-        attachment.netns_inode = netns_inode;
-        attachment.host_interface.clone_from(&new.host_interface);
-        Ok(Some(Reservation { attachment, file, is_outdated }))
+        let a = &attachment;
+        if described == (a.netns.clone(), a.netns_inode, a.host_interface.clone(), a.host_ports.clone()) {
+            return Ok(Some(Reservation { attachment, file }));
+        }
+        self.update(attachment).map(Some)
+    }
+
+    /// Replaces the file of an attachment, which keeps its addresses.
+    fn update(&self, attachment: Attachment) -> Result<Reservation> {
+        let (path, updating) = (self.attachment_path(&attachment.key), self.updating());
+        let written = files::write(&updating, &to_json(&attachment)).map_err(Error::write(&updating));
+        let replaced = written.and_then(|file| {
+            hold(&file, &attachment.key, &updating)?;
+            files::rename(&updating, &path).map_err(Error::write(&path))?;
+            Ok(file)
+        });
+        if replaced.is_err() {
+            // If this fails too, the next operation does it.
+            let _ = files::remove(&updating);
+        }
+        replaced.map(|file| Reservation { attachment, file })
     }
 
     /// Links the reservations of an attachment again that another process removed; returns whether the attachment holds all.
@@ -251,38 +259,6 @@ impl AddressStore {
         Ok(true)
     }
 
-    /// Chooses a free address of each range.
-    fn choose(&self) -> Result<Vec<IpNet>> {
-        let networks = self.networks()?;
-        let mut addresses = Vec::with_capacity(self.ranges.len());
-        for range in &self.ranges {
-            let last = files::read(&self.last_allocated_path(range))
-                .ok()
-                .flatten()
-                .and_then(|content| String::from_utf8_lossy(&content).trim().parse().ok());
-            let address = self.next(*range, last, &networks)?;
-            addresses.push(
-                IpNet::new(address, range.network().prefix_len()).expect("the prefix length is of the range"),
-            );
-        }
-        Ok(addresses)
-    }
-
-    fn next(&self, range: PodRange, last: Option<IpAddr>, networks: &Networks) -> Result<IpAddr> {
-        let held = HeldAddresses { store: self, networks, containers: None };
-        if let Some(address) = allocator::next(range, last, &held)? {
-            return Ok(address);
-        }
-        // Rather than failing until the daemon runs, return what leaked.
-        leaks::remove_leaked_locked(self)?;
-        let containers = Containers::read();
-        let held = HeldAddresses { store: self, networks, containers: containers.as_ref() };
-        if let Some(address) = allocator::next(range, last, &held)? {
-            return Ok(address);
-        }
-        Err(Box::new(Exhaustion::examine(self, range, networks)?).into())
-    }
-
     /// Reserves addresses: after the rename, or not at all.
     fn reserve(&self, new: &NewAttachment, addresses: Vec<IpNet>) -> Result<Reservation> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -292,7 +268,7 @@ impl AddressStore {
             netns_inode: leaks::netns_inode(&new.netns),
             host_interface: new.host_interface.clone(),
             addresses,
-            host_ports: Vec::new(),
+            host_ports: new.host_ports.clone(),
             created,
         };
         let adding = self.adding();
@@ -307,7 +283,7 @@ impl AddressStore {
         }
         let path = self.attachment_path(&new.key);
         files::rename(&adding, &path).map_err(Error::write(&path))?;
-        Ok(Reservation { attachment, file, is_outdated: false })
+        Ok(Reservation { attachment, file })
     }
 
     pub(super) fn remove_locked(&self, key: &AttachmentKey) -> Result<Option<Attachment>> {
@@ -359,8 +335,8 @@ impl AddressStore {
         self.dir.join("removing")
     }
 
-    pub(super) fn completing(&self) -> PathBuf {
-        self.dir.join("completing")
+    pub(super) fn updating(&self) -> PathBuf {
+        self.dir.join("updating")
     }
 
     pub(super) fn address_path(&self, address: IpAddr) -> PathBuf {
@@ -371,7 +347,7 @@ impl AddressStore {
         self.attachments_dir().join(key.file_name())
     }
 
-    fn last_allocated_path(&self, range: &PodRange) -> PathBuf {
+    pub(super) fn last_allocated_path(&self, range: &PodRange) -> PathBuf {
         self.last_allocated().join(range.to_string().replace('/', "-"))
     }
 }
@@ -397,49 +373,4 @@ pub(super) fn from_json(content: &[u8]) -> Result<Attachment, String> {
         return Err("is empty".into());
     }
     serde_json::from_slice(content).map_err(|error| format!("is not an attachment: {error}"))
-}
-
-/// The addresses that cannot be allocated: by reservations of this store, and by files of other plugins.
-struct HeldAddresses<'a> {
-    store: &'a AddressStore,
-    networks: &'a Networks,
-    /// If set, addresses of containers that have ended are free.
-    containers: Option<&'a Containers>,
-}
-
-impl HeldAddresses<'_> {
-    fn is_held_elsewhere(&self, file: &Path) -> bool {
-        self.containers.is_none_or(|containers| !containers.has_ended(file, SystemTime::now()))
-    }
-}
-
-impl Reservations for HeldAddresses<'_> {
-    type Error = Error;
-
-    fn is_held(&self, address: IpAddr) -> Result<bool> {
-        let path = self.store.address_path(address);
-        match fs::symlink_metadata(&path) {
-            Ok(_) => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("read", &path)(error)),
-        }
-        let other = self.networks.file(address).map_err(Error::io("read", &path))?;
-        Ok(other.is_some_and(|file| self.is_held_elsewhere(&file)))
-    }
-
-    fn held(&self) -> Result<HashSet<IpAddr>> {
-        let mut held = HashSet::new();
-        let folder = self.store.addresses();
-        let result: io::Result<()> =
-            files::for_each_name(&folder, |name| held.extend(name.parse::<IpAddr>()));
-        result.map_err(Error::io("read", &folder))?;
-        self.networks
-            .for_each_address(|address, file| {
-                if self.is_held_elsewhere(&file) {
-                    held.insert(address);
-                }
-            })
-            .map_err(Error::io("read", &folder))?;
-        Ok(held)
-    }
 }

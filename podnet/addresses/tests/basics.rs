@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::super::{Error, HostPort, UnreadableFile};
+use super::super::{Error, UnreadableFile};
 use super::*;
 
 const BOTH: [&str; 2] = ["10.244.1.0/24", "fd00:10:244:1::/64"];
@@ -42,25 +42,23 @@ fn operations_on_a_store_that_does_not_exist_create_nothing() {
 }
 
 #[test]
-fn host_ports_are_kept_with_the_attachment() {
+fn host_ports_are_recorded_before_they_exist() {
     let fixture = Fixture::new();
     let store = fixture.store(&BOTH);
-    let ports = vec![HostPort {
-        host_ip: Some("192.0.2.1".parse().expect("an address")),
-        host_port: 8080,
-        container_port: 80,
-        protocol: "tcp".into(),
-    }];
-    let reservation = store.add(&new(1)).expect("free");
-    let attachment = store.complete(reservation, ports.clone()).expect("completed");
-    assert_eq!(attachment.host_ports, ports);
-    assert_eq!(store.get(&key(1)).expect("readable"), Some(attachment.clone()));
-    // A repeated ADD changes the network namespace, and keeps the addresses.
-    let mut again = new(1);
-    again.netns = "/run/netns/another".into();
+    let with_port = NewAttachment { host_ports: vec![host_port(8080)], ..new(1) };
+    let reservation = store.add(&with_port).expect("free");
+    let attachment = store.get(&key(1)).expect("readable").expect("exists");
+    assert_eq!(attachment.host_ports, with_port.host_ports);
+    assert_eq!(store.complete(reservation).expect("not removed"), attachment);
+    assert_eq!(store.holder("10.244.1.2".parse().expect("an address")).expect("readable"), Some(key(1)));
+    assert_eq!(store.holder("10.244.1.3".parse().expect("an address")).expect("readable"), None);
+    // A repeated ADD changes all but the addresses.
+    let again =
+        NewAttachment { netns: "/run/netns/another".into(), host_ports: vec![host_port(81)], ..new(1) };
     let reservation = store.add(&again).expect("exists");
-    let changed = store.complete(reservation, Vec::new()).expect("completed");
-    assert_eq!((&changed.netns, &changed.addresses), (&again.netns, &attachment.addresses));
+    let changed = store.complete(reservation).expect("not removed");
+    assert_eq!((&changed.netns, &changed.host_ports), (&again.netns, &again.host_ports));
+    assert_eq!((changed.created, &changed.addresses), (attachment.created, &attachment.addresses));
     assert_eq!(store.get(&key(1)).expect("readable"), Some(changed));
     store.remove(&key(1)).expect("removable");
     assert!(names(&fixture.dir().join("addresses")).is_empty());
@@ -72,13 +70,13 @@ fn a_removed_reservation_cannot_be_completed() {
     let store = fixture.store(&BOTH);
     let reservation = store.add(&new(1)).expect("free");
     store.remove(&key(1)).expect("removable");
-    assert!(matches!(store.complete(reservation, Vec::new()), Err(Error::Returned(_))));
+    assert!(matches!(store.complete(reservation), Err(Error::Returned(_))));
     // Also if another ADD has taken the name.
     let reservation = store.add(&new(1)).expect("free");
     store.remove(&key(1)).expect("removable");
     let second = store.add(&new(1)).expect("free");
-    assert!(matches!(store.complete(reservation, Vec::new()), Err(Error::Returned(_))));
-    store.complete(second, Vec::new()).expect("it exists");
+    assert!(matches!(store.complete(reservation), Err(Error::Returned(_))));
+    store.complete(second).expect("it exists");
 }
 
 #[test]
@@ -290,7 +288,7 @@ fn gc_unwires_first_and_keeps_what_cannot_be_unwired() {
     let results: Vec<_> =
         removals.iter().map(|removal| (removal.key.clone(), removal.result.clone())).collect();
     assert_eq!(results, [(key(1), Ok(())), (key(2), Err("no permission".into())), (key(3), Ok(()))]);
-    store.complete(in_progress, Vec::new()).expect("an ADD in progress is not disturbed");
+    store.complete(in_progress).expect("an ADD in progress is not disturbed");
     let left: Vec<_> =
         store.attachments().expect("readable").attachments.into_iter().map(|a| a.key).collect();
     assert_eq!(left, [key(0), key(2), key(4)]);
@@ -303,9 +301,9 @@ fn leaked_attachments_are_returned_after_a_grace_time() {
     add(&store, 1);
     let in_progress = store.add(&new(2)).expect("free");
     let alive = NewAttachment { netns: "/proc/self/ns/net".into(), ..new(3) };
-    store.complete(store.add(&alive).expect("free"), Vec::new()).expect("reserved");
+    store.complete(store.add(&alive).expect("free")).expect("reserved");
     let interface = NewAttachment { host_interface: "lo".into(), ..new(4) };
-    store.complete(store.add(&interface).expect("free"), Vec::new()).expect("reserved");
+    store.complete(store.add(&interface).expect("free")).expect("reserved");
     assert!(store.remove_leaked(super::super::GRACE, |_| Ok(())).expect("readable").is_empty());
     let removals = store.remove_leaked(Duration::ZERO, |_| Ok(())).expect("readable");
     assert_eq!(removals.iter().map(|removal| &removal.key).collect::<Vec<_>>(), [&key(1)]);

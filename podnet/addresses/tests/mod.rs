@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::host_ports::PortMapping;
+
 use super::{AddressStore, Attachment, AttachmentKey, NewAttachment, PodRange};
 
 /// A store in a temporary folder, with a folder of another plugin.
@@ -55,12 +57,17 @@ fn new(number: usize) -> NewAttachment {
         key: key(number),
         netns: PathBuf::from(format!("/run/netns/none-{number}")),
         host_interface: format!("none{number}"),
+        host_ports: Vec::new(),
     }
 }
 
 fn add(store: &AddressStore, number: usize) -> Attachment {
     let reservation = store.add(&new(number)).expect("addresses are free");
-    store.complete(reservation, Vec::new()).expect("the reservation exists")
+    store.complete(reservation).expect("the reservation exists")
+}
+
+fn host_port(port: u16) -> PortMapping {
+    serde_json::from_str(&format!(r#"{{"hostPort":{port},"containerPort":80}}"#)).expect("a mapping")
 }
 
 fn texts(attachment: &Attachment) -> Vec<String> {
