@@ -74,7 +74,7 @@ impl IptablesKernel for SavedRules {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        Some(vec![1])
+        Some(Fingerprint::Generation(1))
     }
 
     fn chain_fingerprint(&self) -> Option<u64> {

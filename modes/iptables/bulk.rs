@@ -91,6 +91,7 @@ impl IptablesFamilyProxier {
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
         self.progress.reset();
+        let start = Instant::now();
         let progressed = Arc::clone(&self.progress);
         self.in_use.refresh(&self.kernel)?;
         let snapshot = Snapshot::read(&self.kernel, &|| progressed.read())?;
@@ -102,7 +103,13 @@ impl IptablesFamilyProxier {
             self.isolations.retry_now(now);
         }
         let plan = self.plan_from_snapshot(snapshot, desired, large, now);
-        self.execute(&plan, now, counts).inspect_err(|_| self.write_failed = true)?;
+        self.comparison_took = start.elapsed();
+        let written = counts.lines;
+        let result = self.execute(&plan, now, counts).inspect_err(|_| self.write_failed = true);
+        if counts.lines > written {
+            self.record_uncounted_write();
+        }
+        result?;
         counts.restored += std::mem::take(&mut self.drift);
         (self.written_with, self.write_failed) = (None, false);
         self.sync_state = SyncState::InSync;

@@ -81,6 +81,11 @@ impl ToolError {
         }
     }
 
+    /// Returns true if the tool did not reach the kernel. A tool that was killed may have written before.
+    pub(super) fn shows_nothing_written(&self) -> bool {
+        matches!(self, ToolError::CannotRun { .. } | ToolError::Failed { .. } | ToolError::Locked { .. })
+    }
+
     /// Returns true if the tool did not end by itself, so that nothing is known about the kernel.
     pub fn is_unfinished(&self) -> bool {
         matches!(self, ToolError::Unfinished(_))

@@ -19,7 +19,7 @@ use super::base_rules::{self, BaseChain, Jump};
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
 use super::kernel::{Flavour, IptablesKernel};
-use super::own_writes::{CountingKernel, WriteInterval};
+use super::own_writes::{self, CountingKernel, OwnWrites, WriteInterval};
 use super::rule_set::is_large_cluster;
 use super::script::{NFT_LINES, RuleCount};
 use super::service_renderer::Renderer;
@@ -51,8 +51,10 @@ pub(super) struct IptablesFamilyProxier {
     pub(super) kernel: CountingKernel,
     /// The current sync.
     interval: WriteInterval,
-    /// The number of tables that were written before it.
-    written_before: u32,
+    /// The number of comparisons that wrote: what they added to legacy tables is not counted.
+    uncounted_writes: u32,
+    /// The duration of the last comparison, without writing.
+    pub(super) comparison_took: Duration,
     pub(super) renderer: Renderer,
     pub(super) base: BaseRules,
     /// The renderer and base rules of the last write, if options or node facts have changed since.
@@ -115,12 +117,13 @@ impl IptablesFamilyProxier {
         options: &Options,
         facts: &NodeFacts,
     ) -> Self {
-        let interval = WriteInterval::new(kernel.flavour(), None);
+        let interval = WriteInterval::new(None, Vec::new());
         IptablesFamilyProxier {
             family,
             kernel: CountingKernel::new(kernel),
             interval,
-            written_before: 0,
+            uncounted_writes: 0,
+            comparison_took: Duration::ZERO,
             renderer: Renderer::new(family, options, facts),
             base: BaseRules::new(family, options, facts),
             written_with: None,
@@ -158,12 +161,22 @@ impl IptablesFamilyProxier {
 
     /// Returns true if another process has written since the sync began.
     pub(super) fn is_disturbed(&self) -> bool {
-        let tables = self.kernel.written_tables().wrapping_sub(self.written_before);
         let now = self.kernel.fingerprint();
-        match self.kernel.flavour() {
-            Flavour::Nft => self.interval.is_disturbed(now.as_ref(), tables),
-            // Own writes change the fingerprint, too.
-            Flavour::Legacy => tables == 0 && now.as_ref() != self.interval.before(),
+        self.interval.is_disturbed(now.as_ref().map(std::slice::from_ref), &[self.own_writes()])
+    }
+
+    /// Returns the writes of this family until now.
+    pub(super) fn own_writes(&self) -> OwnWrites {
+        let (tables, partial) = self.kernel.writes();
+        let uncertain = partial.wrapping_add(self.uncounted_writes);
+        OwnWrites { tables, uncertain, entries: own_writes::entries(self.rules) }
+    }
+
+    /// Records that a comparison has written. It deletes chains of any Service and inserts jumps, so that the size of a legacy table
+    /// does not tell whether another process has written, too.
+    pub(super) fn record_uncounted_write(&mut self) {
+        if self.kernel.flavour() == Flavour::Legacy {
+            self.uncounted_writes = self.uncounted_writes.wrapping_add(1);
         }
     }
 
@@ -175,8 +188,8 @@ impl IptablesFamilyProxier {
 
     pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> SyncResult {
         let start = Instant::now();
-        self.interval = WriteInterval::new(self.kernel.flavour(), self.kernel.fingerprint());
-        self.written_before = self.kernel.written_tables();
+        let before = self.kernel.fingerprint().map(|fingerprint| vec![fingerprint]);
+        self.interval = WriteInterval::new(before, vec![self.own_writes()]);
         for change in changes {
             if !self.is_same(&change.before, &change.after) {
                 self.isolations.remove(&change.name);

@@ -118,7 +118,12 @@ impl IptablesFamilyProxier {
                 self.record_failed_write();
                 if error.rejects_rules() { Ok(WriteOutcome::Unknown) } else { Err(error) }
             }
-            Err(error) if !error.rejects_rules() => Err(error),
+            Err(error) if !error.rejects_rules() => {
+                if !error.shows_nothing_written() {
+                    self.record_failed_write();
+                }
+                Err(error)
+            }
             Err(_) if self.is_disturbed() => Ok(WriteOutcome::Disturbed),
             Err(_) if self.in_use.find_new(&self.kernel, self.family)? => {
                 self.write_changes(names, desired, large, counts)

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use portcullis_netlink::xtables::TableInfo;
+
 use super::chain::Table;
 use super::error::ToolError;
 
@@ -15,14 +17,23 @@ pub enum Flavour {
     Legacy,
 }
 
-/// A value that changes with every change of the rules of this network namespace.
-pub type Fingerprint = Vec<u64>;
+/// A value that changes with changes of the rules of this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// The generation of nf_tables, which each transaction raises by 1. It wraps around.
+    Generation(u32),
+    /// The sizes of the legacy tables, in the order of [`Table::ALL`]; `None` for a table that does not exist. They do not count
+    /// writes: a rule that is replaced by one of the same size does not change them.
+    Sizes([Option<TableInfo>; Table::ALL.len()]),
+}
 
-/// Returns true if this is the fingerprint of rules in nf_tables at this generation or a later one.
-pub(crate) fn has_synced_since(flavour: Flavour, fingerprint: Option<&Fingerprint>, generation: u32) -> bool {
-    // Generations wrap around.
-    let later = |seen: &u64| (*seen as u32).wrapping_sub(generation) < u32::MAX / 2;
-    flavour == Flavour::Nft && fingerprint.is_some_and(|seen| !seen.is_empty() && seen.iter().all(later))
+/// Returns true if these are fingerprints of rules in nf_tables at this generation or a later one.
+pub(crate) fn has_synced_since(fingerprints: &[Fingerprint], generation: u32) -> bool {
+    let is_later = |seen: &Fingerprint| match seen {
+        Fingerprint::Generation(seen) => seen.wrapping_sub(generation) < u32::MAX / 2,
+        Fingerprint::Sizes(_) => false,
+    };
+    !fingerprints.is_empty() && fingerprints.iter().all(is_later)
 }
 
 /// The iptables rules of one family in the kernel.
@@ -62,20 +73,18 @@ mod tests {
 
     #[test]
     fn generations_up_to_the_fingerprint_are_synced() {
-        let seen = |flavour, fingerprint: Option<&[u64]>, generation| {
-            has_synced_since(flavour, fingerprint.map(<[u64]>::to_vec).as_ref(), generation)
-        };
-        let wrapped = [u64::from(u32::MAX - 1)];
-        for (fingerprint, generation, expected) in [
-            (None, 1, false),
-            (Some(&[7, 7][..]), 7, true),
-            (Some(&[7, 7][..]), 3, true),
-            (Some(&[7, 8][..]), 8, false),
-            (Some(&[2][..]), u32::MAX, true),
-            (Some(&wrapped[..]), 1, false),
+        for (seen, generation, expected) in [
+            (&[][..], 1, false),
+            (&[7, 7], 7, true),
+            (&[7, 7], 3, true),
+            (&[7, 8], 8, false),
+            (&[2], u32::MAX, true),
+            (&[u32::MAX - 1], 1, false),
         ] {
-            assert_eq!(seen(Flavour::Nft, fingerprint, generation), expected, "{fingerprint:?} {generation}");
-            assert!(!seen(Flavour::Legacy, fingerprint, generation));
+            let fingerprints: Vec<Fingerprint> =
+                seen.iter().map(|seen| Fingerprint::Generation(*seen)).collect();
+            assert_eq!(has_synced_since(&fingerprints, generation), expected, "{seen:?} {generation}");
         }
+        assert!(!has_synced_since(&[Fingerprint::Sizes([None; 3])], 0));
     }
 }

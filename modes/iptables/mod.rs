@@ -10,6 +10,7 @@ mod bulk;
 mod chain;
 mod chains_in_use;
 mod compose;
+mod confirmation;
 mod diff;
 mod drift;
 mod error;
@@ -43,7 +44,7 @@ pub use tool::Tools;
 
 pub(crate) use base_rules::{BaseChain, Jump, guard_loopback, jumps, write_loopback_guard};
 pub(crate) use kernel::has_synced_since;
-pub(crate) use own_writes::WriteInterval;
+pub(crate) use own_writes::{OwnWrites, WriteInterval};
 pub(crate) use plan::base_differs;
 pub(crate) use rule::{Rule, host};
 pub(crate) use rule_set::is_ours;

@@ -2,31 +2,39 @@
 //!
 //! A fingerprint that is read after a write also covers what another process wrote meanwhile. With nf_tables it is a number
 //! that each transaction raises by 1, so a difference greater than the number of own transactions shows other writers.
+//!
+//! With the legacy tool it is the sizes of the tables. The number of entries must have grown by those of the Services that were
+//! written, and the built-in chains must have kept their sizes, since only a comparison writes jumps. What this does not show, as a
+//! rule that was replaced in one of our chains, is found by the comparison that follows own writes ([`Confirmation`]).
 
 use std::cell::Cell;
 use std::io::{self, Write};
 
 use portcullis_netlink::nf_tables::committed_transactions;
+use portcullis_netlink::xtables::TableInfo;
 
 use super::chain::Table;
+#[cfg(doc)]
+use super::confirmation::Confirmation;
 use super::error::ToolError;
 use super::kernel::{Fingerprint, Flavour, IptablesKernel};
+use super::script::RuleCount;
 
-/// A kernel interface that counts the tables that are written.
+/// A kernel interface that counts writes.
 pub(super) struct CountingKernel {
     kernel: Box<dyn IptablesKernel>,
-    /// Wraps around.
     tables: Cell<u32>,
+    partial: Cell<u32>,
 }
 
 impl CountingKernel {
     pub(super) fn new(kernel: Box<dyn IptablesKernel>) -> Self {
-        CountingKernel { kernel, tables: Cell::new(0) }
+        CountingKernel { kernel, tables: Cell::new(0), partial: Cell::new(0) }
     }
 
-    /// Returns the number of tables that were written, at most; it wraps around.
-    pub(super) fn written_tables(&self) -> u32 {
-        self.tables.get()
+    /// Returns the writes since the start, as [`OwnWrites::tables`] and [`OwnWrites::uncertain`].
+    pub(super) fn writes(&self) -> (u32, u32) {
+        (self.tables.get(), self.partial.get())
     }
 }
 
@@ -46,6 +54,9 @@ impl IptablesKernel for CountingKernel {
         // The kernel may have any of several tables of a failed restore.
         if result.is_ok() || tables > 1 {
             self.tables.set(self.tables.get().wrapping_add(tables));
+        }
+        if result.is_err() && tables > 1 {
+            self.partial.set(self.partial.get().wrapping_add(1));
         }
         result
     }
@@ -96,33 +107,101 @@ impl Write for CommitCounter<'_> {
     }
 }
 
+/// The writes of this process to the tables of one family. The counters wrap around.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnWrites {
+    /// The number of tables that the tools have written, at most.
+    pub(crate) tables: u32,
+    /// The number of writes of which it is not known what they changed.
+    pub(crate) uncertain: u32,
+    /// The number of entries that the written Services have in each legacy table, in the order of [`Table::ALL`].
+    pub(crate) entries: [usize; Table::ALL.len()],
+}
+
+impl OwnWrites {
+    /// Returns the writes since `earlier`; their entries are the additional ones.
+    fn since(&self, earlier: &OwnWrites) -> (u32, u32, [i64; Table::ALL.len()]) {
+        let growth = |i: usize| self.entries[i] as i64 - earlier.entries[i] as i64;
+        let (tables, uncertain) =
+            (self.tables.wrapping_sub(earlier.tables), self.uncertain.wrapping_sub(earlier.uncertain));
+        (tables, uncertain, [growth(0), growth(1), growth(2)])
+    }
+}
+
+/// Returns the number of entries that the rules and chains of Services have in each legacy table. A rule is one entry, a chain has
+/// one at its beginning and one at its end.
+pub(super) fn entries(rules: RuleCount) -> [usize; Table::ALL.len()] {
+    Table::ALL.map(|table| match table {
+        Table::Filter => rules.filter,
+        Table::Mangle => 0,
+        Table::Nat => rules.nat + 2 * rules.chains,
+    })
+}
+
 /// A time in which this process writes.
 pub(crate) struct WriteInterval {
-    flavour: Flavour,
-    before: Option<Fingerprint>,
+    before: Option<Vec<Fingerprint>>,
+    own: Vec<OwnWrites>,
     /// The transactions of this process that are not written by the tools.
     transactions: u32,
 }
 
 impl WriteInterval {
-    /// Begins with this fingerprint, which was read just now.
-    pub(crate) fn new(flavour: Flavour, before: Option<Fingerprint>) -> Self {
-        WriteInterval { flavour, before, transactions: committed_transactions() }
+    /// Begins with these fingerprints, which were read just now, and the writes until now, both by family.
+    pub(crate) fn new(before: Option<Vec<Fingerprint>>, own: Vec<OwnWrites>) -> Self {
+        WriteInterval { before, own, transactions: committed_transactions() }
     }
 
-    pub(crate) fn before(&self) -> Option<&Fingerprint> {
-        self.before.as_ref()
+    pub(crate) fn before(&self) -> Option<&[Fingerprint]> {
+        self.before.as_deref()
     }
 
-    /// Returns true if another process has written since, given a fingerprint that was read just now and the number of
-    /// tables that the tools have written for this process. Always false with the legacy tool, whose fingerprint does not
-    /// count writes.
-    pub(crate) fn is_disturbed(&self, now: Option<&Fingerprint>, tables: u32) -> bool {
-        let transactions = committed_transactions().wrapping_sub(self.transactions);
-        let own = tables.saturating_add(transactions);
-        let (Flavour::Nft, Some(before), Some(now)) = (self.flavour, &self.before, now) else { return false };
-        // Generations have 32 bits and wrap around.
-        before.iter().zip(now).any(|(before, now)| (*now as u32).wrapping_sub(*before as u32) > own)
+    /// Returns true if this process has written since, given its writes until now.
+    pub(crate) fn has_written(&self, own: &[OwnWrites]) -> bool {
+        self.own
+            .iter()
+            .zip(own)
+            .any(|(before, now)| now.tables != before.tables || now.uncertain != before.uncertain)
+    }
+
+    /// Returns true if another process has written since, given fingerprints that were read just now, and the writes of this process
+    /// until now. With the legacy tool, false does not mean that no other process has written.
+    pub(crate) fn is_disturbed(&self, now: Option<&[Fingerprint]>, own: &[OwnWrites]) -> bool {
+        let Some(now) = now else { return false };
+        let Some(before) = &self.before else { return true };
+        let written: Vec<_> = self.own.iter().zip(own).map(|(before, now)| now.since(before)).collect();
+        // The generation counts the writes to the tables of all families.
+        let transactions = written
+            .iter()
+            .fold(committed_transactions().wrapping_sub(self.transactions), |sum, (tables, _, _)| {
+                sum.saturating_add(*tables)
+            });
+        before.iter().zip(now).zip(written).any(|((before, now), (tables, uncertain, growth))| {
+            match (before, now) {
+                (Fingerprint::Generation(before), Fingerprint::Generation(now)) => {
+                    uncertain > 0 || now.wrapping_sub(*before) > transactions
+                }
+                (Fingerprint::Sizes(before), Fingerprint::Sizes(now)) if tables == 0 => before != now,
+                (Fingerprint::Sizes(before), Fingerprint::Sizes(now)) => {
+                    uncertain == 0
+                        && before.iter().zip(now).zip(growth).any(|((b, n), growth)| !grew_by(b, n, growth))
+                }
+                _ => true,
+            }
+        })
+    }
+}
+
+/// Returns true if a legacy table has this number of additional entries, none of them in a built-in chain.
+fn grew_by(before: &Option<TableInfo>, now: &Option<TableInfo>, growth: i64) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => {
+            let offsets = |table: &TableInfo| (table.hook_entry, table.underflow);
+            i64::from(now.entries) - i64::from(before.entries) == growth && offsets(now) == offsets(before)
+        }
+        // A table of which there is none has no entries of ours.
+        (None, None) => growth == 0,
+        _ => false,
     }
 }
 
@@ -142,22 +221,77 @@ mod tests {
         }
     }
 
+    fn own(tables: u32, uncertain: u32, nat: usize) -> OwnWrites {
+        OwnWrites { tables, uncertain, entries: [0, 0, nat] }
+    }
+
     #[test]
     fn more_transactions_than_own_ones_are_of_another_process() {
         let rows = [
-            (Flavour::Nft, 7, 7, 0, false),
-            (Flavour::Nft, 7, 9, 2, false),
-            (Flavour::Nft, 7, 9, 1, true),
-            (Flavour::Nft, u64::from(u32::MAX), 1, 2, false),
-            (Flavour::Nft, u64::from(u32::MAX), 1, 1, true),
-            (Flavour::Legacy, 7, 9, 0, false),
+            (7, 7, own(0, 0, 0), false),
+            (7, 9, own(1, 0, 9), false),
+            (7, 9, own(2, 0, 9), false),
+            (7, 10, own(1, 0, 9), true),
+            (7, 8, own(1, 1, 9), true),
+            (u32::MAX, 1, own(1, 0, 9), false),
+            (u32::MAX, 2, own(1, 0, 9), true),
         ];
-        for (flavour, before, now, tables, expected) in rows {
-            let interval = WriteInterval::new(flavour, Some(vec![before, before]));
-            let disturbed = interval.is_disturbed(Some(&vec![now, now]), tables);
-            assert_eq!(disturbed, expected, "{flavour:?} {before} {now} {tables}");
+        for (before, now, writes, expected) in rows {
+            // Two families, whose tables share the generation.
+            let fingerprint = |generation| vec![Fingerprint::Generation(generation); 2];
+            let interval = WriteInterval::new(Some(fingerprint(before)), vec![OwnWrites::default(); 2]);
+            let disturbed = interval.is_disturbed(Some(&fingerprint(now)), &[writes; 2]);
+            assert_eq!(disturbed, expected, "{before} {now} {writes:?}");
         }
-        let unknown = WriteInterval::new(Flavour::Nft, None);
-        assert!(!unknown.is_disturbed(Some(&vec![1]), 0));
+    }
+
+    #[test]
+    fn unknown_fingerprints_do_not_hide_another_process() {
+        let now = [Fingerprint::Generation(1)];
+        let interval = WriteInterval::new(None, vec![OwnWrites::default()]);
+        assert!(interval.is_disturbed(Some(&now), &[OwnWrites::default()]));
+    }
+
+    /// Returns the sizes of tables nat with a number of entries, of which `built_in` are rules of chain PREROUTING.
+    fn sizes(entries: u32, built_in: u32) -> Fingerprint {
+        let start = built_in * 100;
+        let nat = TableInfo {
+            valid_hooks: 0b11011,
+            hook_entry: [0, start, 0, start + 100, start + 200],
+            underflow: [start, start + 50, 0, start + 150, start + 250],
+            entries,
+            size: entries * 100,
+        };
+        Fingerprint::Sizes([None, None, Some(nat)])
+    }
+
+    #[test]
+    fn legacy_tables_that_did_not_grow_as_written_were_written_by_another_process() {
+        let before = sizes(10, 1);
+        let rows = [
+            ("nothing happens", sizes(10, 1), own(0, 0, 0), false),
+            ("another process adds a rule", sizes(11, 1), own(0, 0, 0), true),
+            ("another process moves a rule to a built-in chain", sizes(10, 2), own(0, 0, 0), true),
+            ("we replace rules", sizes(10, 1), own(1, 0, 0), false),
+            ("we add five entries", sizes(15, 1), own(1, 0, 5), false),
+            ("we add five, another process deletes one", sizes(14, 1), own(1, 0, 5), true),
+            ("we add one, another process deletes a jump and adds a rule", sizes(11, 0), own(1, 0, 1), true),
+            (
+                "we add one, another process deletes the table",
+                Fingerprint::Sizes([None; 3]),
+                own(1, 0, 1),
+                true,
+            ),
+            ("we restore the jumps", sizes(30, 2), own(1, 1, 5), false),
+            ("a tool that wrote nothing was killed", sizes(30, 2), own(0, 1, 0), true),
+        ];
+        for (what, now, writes, expected) in rows {
+            let interval = WriteInterval::new(Some(vec![before]), vec![OwnWrites::default()]);
+            assert_eq!(interval.is_disturbed(Some(&[now]), &[writes]), expected, "{what}");
+        }
+        let interval = WriteInterval::new(Some(vec![before; 2]), vec![OwnWrites::default(); 2]);
+        let other_family =
+            interval.is_disturbed(Some(&[before, sizes(15, 1)]), &[own(1, 0, 0), own(0, 0, 0)]);
+        assert!(other_family, "we wrote to the other family only");
     }
 }

@@ -8,9 +8,10 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
 use super::chain::{ServiceChainNames, SharedChain, is_service_chain};
+use super::confirmation::Confirmation;
 use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::{Fingerprint, Flavour, IptablesKernel, has_synced_since};
-use super::own_writes::WriteInterval;
+use super::own_writes::{OwnWrites, WriteInterval};
 use super::saved_rule::SavedRule;
 use crate::error::{SyncError, SyncErrorKind};
 use crate::mode::{Mode, SyncResult};
@@ -33,10 +34,12 @@ pub struct IptablesProxier {
     node_facts: NodeFacts,
     families: Vec<IptablesFamilyProxier>,
     progress: Arc<SyncProgress>,
-    fingerprint: Option<Fingerprint>,
+    /// The fingerprints of the families after the last write or comparison.
+    fingerprint: Option<Vec<Fingerprint>>,
     /// The fingerprints of our chains after the last write; `None` if they were not read since.
     chain_fingerprints: Option<Vec<u64>>,
     checked: Instant,
+    confirmation: Confirmation,
     /// The next sync compares all rules because of an external change.
     comparing_after_change: bool,
     /// Until this time, external changes cause no comparison.
@@ -68,6 +71,7 @@ impl IptablesProxier {
             fingerprint: None,
             chain_fingerprints: None,
             checked: Instant::now(),
+            confirmation: Confirmation::default(),
             comparing_after_change: false,
             comparison_not_before: None,
             postponed: false,
@@ -76,12 +80,8 @@ impl IptablesProxier {
         }
     }
 
-    fn read_fingerprint(&self) -> Option<Fingerprint> {
-        let mut all = Vec::new();
-        for family in &self.families {
-            all.extend(family.kernel.fingerprint()?);
-        }
-        Some(all)
+    fn read_fingerprint(&self) -> Option<Vec<Fingerprint>> {
+        self.families.iter().map(|family| family.kernel.fingerprint()).collect()
     }
 
     fn read_chain_fingerprints(&self) -> Option<Vec<u64>> {
@@ -111,28 +111,34 @@ impl IptablesProxier {
         }
     }
 
-    fn written_tables(&self) -> u32 {
-        self.families.iter().fold(0, |sum, family| sum.wrapping_add(family.kernel.written_tables()))
-    }
-
-    fn begin_writes(&self) -> (WriteInterval, u32) {
-        let before = self.read_fingerprint();
-        let flavour = self.families.first().map_or(Flavour::Legacy, |family| family.kernel.flavour());
-        (WriteInterval::new(flavour, before), self.written_tables())
+    fn own_writes(&self) -> Vec<OwnWrites> {
+        self.families.iter().map(IptablesFamilyProxier::own_writes).collect()
     }
 
     /// Returns the fingerprint after the writes of a sync; the one before it if another process wrote at the same time, so
     /// that the next check compares all rules.
-    fn end_writes(&mut self, (interval, written_before): (WriteInterval, u32)) -> Option<Fingerprint> {
+    fn end_writes(&mut self, interval: &WriteInterval) -> Option<Vec<Fingerprint>> {
         let after = self.read_fingerprint();
-        let tables = self.written_tables().wrapping_sub(written_before);
-        if !interval.is_disturbed(after.as_ref(), tables) {
+        if !interval.is_disturbed(after.as_deref(), &self.own_writes()) {
             return after;
         }
-        tracing::debug!("another process wrote to nf_tables during a sync; comparing the rules");
+        tracing::debug!("another process wrote iptables rules during a sync; comparing the rules");
         self.chain_fingerprints = None;
         self.families.iter_mut().for_each(|family| family.positions_unreliable = true);
-        interval.before().cloned()
+        interval.before().map(<[Fingerprint]>::to_vec)
+    }
+
+    /// Plans the comparison that follows own writes with the legacy tool. `compared`: this sync compared all rules.
+    fn plan_confirmation(&mut self, interval: &WriteInterval, compared: bool, now: Instant) {
+        if self.families.iter().all(|family| family.kernel.flavour() == Flavour::Nft) {
+            return;
+        }
+        if compared {
+            self.confirmation.record_comparison(self.families.iter().map(|f| f.comparison_took).sum());
+        }
+        if interval.has_written(&self.own_writes()) {
+            self.confirmation.record_write(now);
+        }
     }
 
     fn is_throttled(&self, now: Instant) -> bool {
@@ -169,6 +175,40 @@ impl IptablesProxier {
         }
         retry
     }
+
+    /// [`Mode::sync`] at a given time.
+    pub fn sync_at(&mut self, now: Instant, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
+        if self.postponed && !self.is_throttled(now) {
+            self.request_comparison();
+        }
+        if self.confirmation.take_due(now) {
+            self.families.iter_mut().for_each(IptablesFamilyProxier::mark_unverified);
+        }
+        let interval = WriteInterval::new(self.read_fingerprint(), self.own_writes());
+        if self.fingerprint.is_some() && self.has_external_change() {
+            self.families.iter_mut().for_each(|f| f.positions_unreliable = true);
+        }
+        let unreliable = self.families.iter().any(|f| f.positions_unreliable);
+        let is_first = self.families.iter().any(|f| f.sync_state == SyncState::NotSynced);
+        let mut results: Vec<SyncResult> =
+            self.families.iter_mut().map(|family| family.sync(desired, changes, now)).collect();
+        if is_first && self.retries_without_nfacct(&results) {
+            results = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
+        }
+        if results.iter().any(|r| r.is_full) {
+            self.record_comparison(&results);
+        }
+        if results.iter().any(|r| r.written > 0 || r.error.is_some()) {
+            self.chain_fingerprints = None;
+        }
+        // Until everything has been compared, external changes made meanwhile remain unverified.
+        let compared = results.iter().all(|r| r.is_full && r.error.is_none());
+        if compared || !unreliable {
+            self.fingerprint = self.end_writes(&interval);
+        }
+        self.plan_confirmation(&interval, compared, now);
+        results
+    }
 }
 
 impl Mode for IptablesProxier {
@@ -193,33 +233,7 @@ impl Mode for IptablesProxier {
     }
 
     fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
-        let now = Instant::now();
-        if self.postponed && !self.is_throttled(now) {
-            self.request_comparison();
-        }
-        let interval = self.begin_writes();
-        if self.fingerprint.is_some() && self.has_external_change() {
-            self.families.iter_mut().for_each(|f| f.positions_unreliable = true);
-        }
-        let unreliable = self.families.iter().any(|f| f.positions_unreliable);
-        let is_first = self.families.iter().any(|f| f.sync_state == SyncState::NotSynced);
-        let mut results: Vec<SyncResult> =
-            self.families.iter_mut().map(|family| family.sync(desired, changes, now)).collect();
-        if is_first && self.retries_without_nfacct(&results) {
-            results = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
-        }
-        if results.iter().any(|r| r.is_full) {
-            self.record_comparison(&results);
-        }
-        if results.iter().any(|r| r.written > 0 || r.error.is_some()) {
-            self.chain_fingerprints = None;
-        }
-        // Until everything has been compared, external changes made meanwhile remain unverified.
-        let compared = results.iter().all(|r| r.is_full && r.error.is_none());
-        if compared || !unreliable {
-            self.fingerprint = self.end_writes(interval);
-        }
-        results
+        self.sync_at(Instant::now(), desired, changes)
     }
 
     /// Each connection passes one of the rules that jump to a Service's chains, with its first packet.
@@ -249,9 +263,7 @@ impl Mode for IptablesProxier {
     }
 
     fn has_synced_since(&self, generation: u32) -> bool {
-        self.families
-            .iter()
-            .any(|f| has_synced_since(f.kernel.flavour(), self.fingerprint.as_ref(), generation))
+        has_synced_since(self.fingerprint.as_deref().unwrap_or_default(), generation)
     }
 
     fn check_drift(&mut self) -> bool {
@@ -271,6 +283,7 @@ impl Mode for IptablesProxier {
     fn next_due(&self) -> Option<Instant> {
         let is_searching = self.families.iter().any(|family| !family.search.is_empty());
         let search = is_searching.then(Instant::now);
-        self.comparison_not_before.filter(|_| self.postponed).into_iter().chain(search).min()
+        let postponed = self.comparison_not_before.filter(|_| self.postponed);
+        [postponed, search, self.confirmation.due()].into_iter().flatten().min()
     }
 }

@@ -9,17 +9,20 @@ use super::chain::{ChainName, SharedChain, Table};
 /// lines cost the least in total; batches of 1,000 or 40,000 lines cost half as much again.
 pub(super) const NFT_LINES: usize = 6_000;
 
-/// The number of rules by table. `mangle` has none.
+/// The number of rules by table, and of the chains that they are in, if these belong to one Service. `mangle` has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleCount {
     pub(super) filter: usize,
     pub(super) nat: usize,
+    /// Chains of Services in table nat.
+    pub(super) chains: usize,
 }
 
 impl std::ops::AddAssign for RuleCount {
     fn add_assign(&mut self, other: Self) {
         self.filter += other.filter;
         self.nat += other.nat;
+        self.chains += other.chains;
     }
 }
 
@@ -27,6 +30,7 @@ impl std::ops::SubAssign for RuleCount {
     fn sub_assign(&mut self, other: Self) {
         self.filter -= other.filter;
         self.nat -= other.nat;
+        self.chains -= other.chains;
     }
 }
 

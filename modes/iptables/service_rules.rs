@@ -31,11 +31,11 @@ impl ServiceRules {
         self.shared.iter().filter(move |(c, _)| *c == chain).map(|(_, range)| &self.text[range.clone()])
     }
 
-    /// Returns the number of its rules.
+    /// Returns the number of its rules and chains.
     pub(super) fn count(&self) -> RuleCount {
         let own = self.chains().map(|(_, lines)| lines.lines().count()).sum::<usize>();
         let in_nat = self.shared.iter().filter(|(chain, _)| chain.table() == Table::Nat).count();
-        RuleCount { filter: self.shared.len() - in_nat, nat: own + in_nat }
+        RuleCount { filter: self.shared.len() - in_nat, nat: own + in_nat, chains: self.chains.len() }
     }
 
     /// Begins a chain of its own.

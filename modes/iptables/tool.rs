@@ -247,15 +247,13 @@ impl IptablesKernel for ToolKernel {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         match self.tools.flavour {
-            Flavour::Nft => self.generation().ok().map(|generation| vec![u64::from(generation)]),
+            Flavour::Nft => self.generation().ok().map(Fingerprint::Generation),
             Flavour::Legacy => {
-                let mut fingerprint = Vec::new();
-                for table in Table::ALL {
-                    let info = xtables::table_info(in_netlink(self.family), table.as_str()).ok()?;
-                    fingerprint.extend(info.map(|i| u64::from(i.entries) << 32 | u64::from(i.size)));
-                    fingerprint.extend(info.iter().flat_map(|i| i.hook_entry).map(u64::from));
+                let mut sizes = [None; Table::ALL.len()];
+                for (size, table) in sizes.iter_mut().zip(Table::ALL) {
+                    *size = xtables::table_info(in_netlink(self.family), table.as_str()).ok()?;
                 }
-                Some(fingerprint)
+                Some(Fingerprint::Sizes(sizes))
             }
         }
     }

@@ -6,8 +6,8 @@ use super::rules::{self, Rules};
 use crate::error::SyncError;
 use crate::iptables::saved_rule::declared_chain;
 use crate::iptables::{
-    BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, WriteInterval, base_differs,
-    has_synced_since,
+    BaseChain, Fingerprint, Flavour, IptablesKernel, Jump, OwnWrites, Snapshot, Table, WriteInterval,
+    base_differs, has_synced_since,
 };
 use crate::mode::TableRuleCounts;
 
@@ -88,7 +88,7 @@ impl RuleSync {
 
     /// Returns true if the rules were written or compared at this generation of nf_tables or later.
     pub(super) fn has_synced_since(&self, generation: u32) -> bool {
-        has_synced_since(self.kernel.flavour(), self.fingerprint.as_ref(), generation)
+        has_synced_since(self.fingerprint.as_slice(), generation)
     }
 
     /// Returns true if a table has none of this mode's chains, which other modes may have, too.
@@ -113,8 +113,10 @@ impl RuleSync {
             return Ok(Vec::new());
         }
         // Read first: external changes during the comparison must change the fingerprint.
-        let interval = WriteInterval::new(self.kernel.flavour(), self.kernel.fingerprint());
-        if self.fingerprint.is_some() && interval.before() != self.fingerprint.as_ref() {
+        let before = self.kernel.fingerprint();
+        let interval =
+            WriteInterval::new(before.map(|fingerprint| vec![fingerprint]), vec![OwnWrites::default()]);
+        if self.fingerprint.is_some() && before != self.fingerprint {
             self.mark_unverified();
         }
         let mut diffs = Vec::new();
@@ -127,10 +129,12 @@ impl RuleSync {
             }
         }
         if diffs.is_empty() {
-            self.fingerprint = interval.before().cloned();
+            self.fingerprint = before;
             return Ok(Vec::new());
         }
-        let tables = diffs.len() as u32;
+        // What the rules add to legacy tables is not counted.
+        let uncertain = u32::from(self.kernel.flavour() == Flavour::Legacy);
+        let own = OwnWrites { tables: diffs.len() as u32, uncertain, ..OwnWrites::default() };
         let written = self.kernel.restore(&mut |out| {
             diffs.iter().try_for_each(|(table, index, diff)| self.tables[*index].write(out, *table, diff))
         });
@@ -149,8 +153,12 @@ impl RuleSync {
         }
         let after = self.kernel.fingerprint();
         // If another process wrote at the same time, the next check compares the rules.
-        let is_disturbed = interval.is_disturbed(after.as_ref(), tables);
-        self.fingerprint = if is_disturbed { interval.before().cloned() } else { after };
+        let is_disturbed = interval.is_disturbed(after.as_ref().map(std::slice::from_ref), &[own]);
+        self.fingerprint = if is_disturbed { before } else { after };
+        if self.kernel.flavour() == Flavour::Legacy {
+            // The write may hide one of another process. The tables are small, so the next write compares them.
+            self.mark_unverified();
+        }
         Ok(written)
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table, ToolError};
+use portcullis_netlink::xtables::TableInfo;
 
 /// The chains of a table with their rules, each without `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
@@ -39,6 +40,8 @@ pub struct State {
     pub out_of_memory: bool,
     /// A change by another process just before the next restore.
     pub before_restore: Option<ExternalChange>,
+    /// A change by another process just after the next restore.
+    pub after_restore: Option<ExternalChange>,
     /// The duration of a restore.
     pub restore_takes: Duration,
     /// The duration of a dump of a table.
@@ -46,7 +49,7 @@ pub struct State {
     pub restores: usize,
     /// The number of lines of the largest restore.
     pub largest: usize,
-    generation: u64,
+    generation: u32,
 }
 
 impl FakeKernel {
@@ -62,6 +65,7 @@ impl FakeKernel {
             rejects_all: false,
             out_of_memory: false,
             before_restore: None,
+            after_restore: None,
             restore_takes: Duration::ZERO,
             dump_takes: Duration::ZERO,
             restores: 0,
@@ -120,6 +124,10 @@ impl IptablesKernel for FakeKernel {
             false if state.rejects_all => Err((Some(text.lines().count()), "rejected".to_owned())),
             false => restore(&mut state, &text),
         };
+        if let Some(change) = state.after_restore.take() {
+            change(&mut state.tables);
+            state.generation += 1;
+        }
         result.map_err(|(line, message)| ToolError::Failed {
             tool: "fake".into(),
             status: "exit status: 2".into(),
@@ -171,8 +179,41 @@ impl IptablesKernel for FakeKernel {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        Some(vec![self.state().generation])
+        let state = self.state();
+        Some(match self.flavour {
+            Flavour::Nft => Fingerprint::Generation(state.generation),
+            Flavour::Legacy => {
+                Fingerprint::Sizes(Table::ALL.map(|table| Some(sizes(table, &state.tables[&table]))))
+            }
+        })
     }
+}
+
+/// Returns the sizes of a table as the kernel counts them: built-in chains come first, each with its policy; each other chain has a
+/// head and an end, and the table has an end.
+fn sizes(table: Table, chains: &Chains) -> TableInfo {
+    const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+    const ENTRY: usize = 152;
+    let mut info =
+        TableInfo { valid_hooks: 0, hook_entry: [0; 5], underflow: [0; 5], entries: 1, size: ENTRY as u32 };
+    let size_of =
+        |rules: &[String]| rules.iter().map(|rule| ENTRY + rule.len().next_multiple_of(8)).sum::<usize>();
+    let mut offset = 0;
+    for name in table.built_in() {
+        let hook = HOOKS.iter().position(|hook| hook == name).expect("a hook of each built-in chain");
+        info.valid_hooks |= 1 << hook;
+        info.hook_entry[hook] = offset as u32;
+        offset += size_of(&chains[*name]);
+        info.underflow[hook] = offset as u32;
+        offset += ENTRY;
+        info.entries += 1 + chains[*name].len() as u32;
+    }
+    for (_, rules) in chains.iter().filter(|(name, _)| !table.built_in().contains(&name.as_str())) {
+        info.entries += 2 + rules.len() as u32;
+        offset += 2 * ENTRY + size_of(rules);
+    }
+    info.size += offset as u32;
+    info
 }
 
 type Rejection = (Option<usize>, String);

@@ -318,7 +318,9 @@ fn search_for_rejected_services_does_not_delay_other_changes() {
             syncs += 1;
             assert!(syncs < 3000, "the search ends");
         }
-        assert_eq!((results[0].isolated.len(), proxier.next_due()), (2, None));
+        assert_eq!(results[0].isolated.len(), 2);
+        // With the legacy tool, a comparison follows the writes.
+        assert!(proxier.next_due().is_none() || flavour == Flavour::Legacy, "the search is over");
         // The rules are those of all other Services.
         kernel.state().rejected.clear();
         let mended: Vec<_> = [7, 40].into_iter().flat_map(|n| cluster.set(n, Some(&service(3)))).collect();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portcullis_modes::iptables::Table;
+use portcullis_modes::iptables::{Flavour, Table};
 use portcullis_modes::ipvs::ServerChange;
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::VirtualServerConfig;
@@ -201,6 +201,45 @@ fn changes_of_foreign_objects_are_no_drift() {
     assert_eq!(node.run_audits(), 0);
     assert!(node.kernel.state().log.is_empty());
     assert!(node.kernel.state().servers.contains_key(&foreign));
+}
+
+/// Another process writes rules just before or after a restore.
+#[test]
+fn changes_during_a_restore_are_restored() {
+    for (flavour, is_before) in
+        [Flavour::Nft, Flavour::Legacy].into_iter().flat_map(|f| [(f, true), (f, false)])
+    {
+        for (table, chain) in
+            [(Table::Nat, "KUBE-SERVICES"), (Table::Nat, "PREROUTING"), (Table::Filter, "KUBE-FORWARD")]
+        {
+            let mut node = Node::with_tool(flavour);
+            let changes = node.set([(0, Some(&TestService::plain(0, "rr")))]);
+            node.sync_without_rejections(&changes);
+            node.run_audits();
+            {
+                let mut state = node.rules[0].1.state();
+                let moment = if is_before { &mut state.before_restore } else { &mut state.after_restore };
+                *moment = Some(Box::new(move |tables| {
+                    tables
+                        .get_mut(&table)
+                        .expect("it is always there")
+                        .get_mut(chain)
+                        .expect("it was written")
+                        .clear();
+                }));
+            }
+            let options = Options { masquerade_bit: 15, ..node.options.clone() };
+            node.reconfigure(options, node.host.clone());
+            node.sync_without_rejections(&[]);
+            let restored = node.run_audits();
+            node.assert_in_sync();
+            assert_eq!(
+                node.run_audits(),
+                0,
+                "{flavour:?}, {table}, {chain}, {is_before}: restored {restored} before"
+            );
+        }
+    }
 }
 
 /// External changes and changes of Services in the same sync are distinguished.

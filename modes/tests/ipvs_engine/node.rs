@@ -45,9 +45,14 @@ pub fn host() -> NodeFacts {
 impl Node {
     /// Returns a node before its first sync.
     pub fn new() -> Self {
+        Node::with_tool(Flavour::Nft)
+    }
+
+    /// Returns a node whose iptables tool has this flavour, before its first sync.
+    pub fn with_tool(flavour: Flavour) -> Self {
         let kernel = FakeIpvs::new();
         let rules: Vec<_> =
-            Family::BOTH.into_iter().map(|family| (family, FakeKernel::new(Flavour::Nft))).collect();
+            Family::BOTH.into_iter().map(|family| (family, FakeKernel::new(flavour))).collect();
         let exclude = ["10.99.0.0/16", "fd00:99::/64"].map(|net| net.parse().expect("a block"));
         let ipvs = IpvsOptions { exclude_cidrs: exclude.into(), ..IpvsOptions::default() };
         let (options, host) = (Options::default(), host());

@@ -1,4 +1,4 @@
-//! Tests of diff and cleanup with a real kernel, each in a network namespace of its own.
+//! Tests of diff, cleanup and concurrent writers with a real kernel, each in a network namespace of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -6,6 +6,7 @@
 mod namespace;
 
 mod cleanup;
+mod concurrent_writer;
 mod diff;
 mod node;
 mod service_engine;

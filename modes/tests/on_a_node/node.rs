@@ -57,6 +57,11 @@ fn case(name: &str) -> PathBuf {
 
 /// Returns the desired state of a node in a recorded state.
 pub(crate) fn desired(name: &str) -> Desired {
+    Desired::from_index(&index(name), Name::new("node-a"))
+}
+
+/// Returns the objects of a recorded state.
+pub(crate) fn index(name: &str) -> Index {
     let path = case(name).join("state-1.yaml");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut index = Index::new();
@@ -66,7 +71,7 @@ pub(crate) fn desired(name: &str) -> Desired {
             index.handle(Event::Applied(Object::parse(kind, document.value).unwrap().object));
         }
     }
-    Desired::from_index(&index, Name::new("node-a"))
+    index
 }
 
 /// A node in a recorded state.
