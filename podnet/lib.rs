@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod egress;
 pub mod host_ports;
 mod mode;
 mod plan;

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::host_port_reachability::{add, mapping, pod};
 use crate::node::{NODE_IPS, Node, OUTSIDE, OUTSIDE_IPS, POD_1, POD_1_IPS};
-use crate::reachability::{add, mapping, pod};
 
 #[test]
 fn sctp_is_forwarded_with_a_valid_checksum() {

@@ -48,6 +48,10 @@ impl Node {
                 "these tests make network namespaces and need root"
             );
             node.ip(name, "link set lo up");
+            // Without it, link-local addresses are usable after up to 2 s, and neighbours are not found before.
+            for interfaces in ["all", "default"] {
+                node.sysctl(name, &format!("ipv6/conf/{interfaces}/accept_dad"), "0");
+            }
         }
         let nodes = node.name(NODE);
         node.ip(OUTSIDE, &format!("link add uplink type veth peer name uplink netns {nodes}"));

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 
 use portcullis_podnet::host_ports::{HostPortError, HostPorts, PodHostPorts, TABLE};
 
+use crate::host_port_reachability::{add, mapping, pod};
 use crate::node::{NODE, NODE_IPS, Node, OUTSIDE, OUTSIDE_IPS, POD_1, POD_1_IPS, POD_2, POD_2_IPS};
-use crate::reachability::{add, mapping, pod};
 use crate::traffic::{datagram, serve, tcp};
 
 fn remove(node: &Node, pod: &PodHostPorts) {
