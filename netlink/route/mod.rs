@@ -5,23 +5,29 @@
 //! are not, and a newer kernel may send some that the crate cannot parse.
 
 mod address;
+mod forwarding_batch;
+mod forwarding_monitor;
 mod interface_batch;
 mod link;
 mod message;
 mod monitor;
+mod neighbour;
 #[expect(clippy::module_inception, reason = "the routes of rtnetlink, whose family has the same name")]
 mod route;
 
 pub use address::{Address, AddressBatch};
+pub use forwarding_batch::ForwardingBatch;
+pub use forwarding_monitor::{ForwardingEvent, ForwardingMonitor};
 pub use interface_batch::{InterfaceBatch, Ipv4Setting, LinkSettings, PodRoute};
-pub use link::{Link, LinkPeer, MacAddress, VethEnd};
+pub use link::{ExistingVxlan, Link, LinkChange, LinkPeer, MacAddress, VethEnd, VxlanLink};
 pub use monitor::{AddressEvent, AddressMonitor, LinkMonitor};
-pub use route::{FoundRoute, LocalRouteBatch, RouteLookup};
+pub use neighbour::{FdbEntry, Neighbour};
+pub use route::{FoundRoute, LocalRouteBatch, Route, RouteLookup, RouteTarget};
 
 use netlink_packet_core::{DecodeError, Emitable};
 
 use crate::error::{During, Error, Result};
-use crate::message::Message;
+use crate::message::{Batch, Message};
 use crate::socket::{NetlinkProtocol, Socket};
 
 /// Maximum number of dumps of a list that changes concurrently. On a node that starts a hundred pods, two or three are
@@ -51,12 +57,33 @@ impl Rtnetlink {
         request: &impl Emitable,
         parse: impl Fn(&Message<'_>) -> Result<Option<T>, DecodeError>,
     ) -> Result<Vec<T>> {
+        self.dump_messages(action, kind, request, |message| parse(message).during(action))
+    }
+
+    /// As [`Rtnetlink::dump`], with another type of error.
+    fn dump_messages<T>(
+        &mut self,
+        action: &'static str,
+        kind: u16,
+        request: &impl Emitable,
+        parse: impl Fn(&Message<'_>) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        self.dump_batches(action, || message::batch(action, kind, 0, request), parse)
+    }
+
+    /// As [`Rtnetlink::dump_messages`], with a function that returns the request.
+    fn dump_batches<T>(
+        &mut self,
+        action: &'static str,
+        request: impl Fn() -> Result<Batch>,
+        parse: impl Fn(&Message<'_>) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
         let mut attempt = 1;
         loop {
             let mut collected = Vec::new();
-            let mut batch = message::batch(action, kind, 0, request)?;
+            let mut batch = request()?;
             let result = self.socket.dump(action, &mut batch, |message| {
-                collected.extend(parse(&message).during(action)?);
+                collected.extend(parse(&message)?);
                 Ok(())
             });
             match result {
@@ -80,7 +107,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(payload in prop::collection::vec(any::<u8>(), 0..200), family in any::<bool>()) {
             let family = if family { Family::V6 } else { Family::V4 };
-            for kind in [libc::RTM_NEWLINK, libc::RTM_NEWADDR, libc::RTM_NEWROUTE] {
+            for kind in [libc::RTM_NEWLINK, libc::RTM_NEWADDR, libc::RTM_NEWROUTE, libc::RTM_NEWNEIGH] {
                 // A valid header, so that the random bytes reach the attributes.
                 let mut payload = payload.clone();
                 if let [first, destination_length, ..] = &mut payload[..] {
@@ -91,6 +118,8 @@ mod tests {
                 }
                 let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
                 let _ = Link::parse(&message);
+                let _ = ExistingVxlan::parse(&message);
+                neighbour::parse_random_bytes(&message);
                 let _ = address::ParsedAddress::parse(&message);
                 route::parse_random_bytes(&message, family);
             }

@@ -2,13 +2,17 @@
 
 mod add;
 mod bridge;
+mod change;
 mod delete;
 mod get;
 mod list;
 mod namespace_id;
 mod veth;
+mod vxlan;
 
+pub use change::LinkChange;
 pub use veth::VethEnd;
+pub use vxlan::{ExistingVxlan, VxlanLink};
 
 use std::fmt;
 
@@ -69,7 +73,7 @@ pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
     /// Returns the address in an attribute; `None` if it has another length.
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(MacAddress)
     }
 }

@@ -2,10 +2,12 @@
 
 mod add_local;
 mod default_source;
+mod forwarding;
 mod local_batch;
 mod lookup;
 mod of_link;
 
+pub use forwarding::{Route, RouteTarget};
 pub use local_batch::LocalRouteBatch;
 pub use lookup::{FoundRoute, RouteLookup};
 
@@ -59,4 +61,5 @@ pub(super) fn parse_random_bytes(message: &crate::message::Message<'_>, family: 
     let _ = default_source::parse(message, family);
     let _ = local_batch::parse(message, family);
     let _ = of_link::parse(message);
+    let _ = Route::parse(message);
 }
