@@ -24,6 +24,8 @@ pub struct Node {
     pub name: Name,
     /// Its labels.
     pub labels: Labels,
+    /// Its creation time, in seconds since 1970; `None` if unknown (manifests).
+    pub created: Option<i64>,
     /// `spec.podCIDRs`, or `spec.podCIDR` where only that is set.
     pub pod_cidrs: Box<[IpNet]>,
     /// Addresses of type `InternalIP`.
@@ -101,6 +103,7 @@ impl RawNode {
             cidr
         });
         let pod_cidrs = pod_cidrs.collect();
+        let created = self.metadata.created(problems);
         let mut addresses_of_type = |wanted: &str| -> Box<[IpAddr]> {
             let matching = self.status.addresses.iter().enumerate().filter(|(_, a)| a.kind == wanted);
             matching
@@ -118,6 +121,7 @@ impl RawNode {
                 .collect()
         };
         Node {
+            created,
             name: Name::new(&self.metadata.name),
             pod_cidrs,
             internal_ips: addresses_of_type("InternalIP"),

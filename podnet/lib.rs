@@ -12,7 +12,9 @@
 pub mod addresses;
 pub mod egress;
 pub mod host_ports;
+pub mod links;
 mod mode;
+pub mod node_routes;
 mod plan;
 mod wiring;
 
