@@ -8,6 +8,7 @@ pub mod cleanup;
 mod detect_local;
 mod error;
 pub mod external_program;
+pub mod forward_accept;
 pub mod iptables;
 pub mod ipvs;
 mod isolation;

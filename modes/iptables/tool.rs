@@ -109,7 +109,12 @@ impl Tools {
     }
 
     /// Calls `line` with each line of a dump of one table, as `iptables-save` prints it.
-    fn dump(&self, family: Family, table: Table, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
+    pub(crate) fn dump(
+        &self,
+        family: Family,
+        table: Table,
+        mut line: impl FnMut(&str),
+    ) -> Result<(), ToolError> {
         if self.flavour == Flavour::Nft {
             // iptables-nft-save 1.8.9 reads the rules of all tables, whichever it prints, and the kernel takes
             // quadratic time for the rules of one chain.

@@ -8,5 +8,6 @@ mod namespace;
 mod cleanup;
 mod concurrent_writer;
 mod diff;
+mod forward_accept;
 mod node;
 mod service_engine;
