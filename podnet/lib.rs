@@ -12,6 +12,7 @@
 pub mod addresses;
 pub mod egress;
 pub mod host_ports;
+pub mod installation;
 pub mod links;
 mod mode;
 pub mod node_routes;

@@ -1,0 +1,89 @@
+//! The installed files of a node.
+
+use std::path::{Path, PathBuf};
+
+use super::configuration::{ConfigurationList, FILE, PLUGIN};
+use super::error::InstallationError;
+use super::other_configurations::{PrecedingConfiguration, preceding};
+use super::{atomic_file, plugin_binary, readiness};
+
+/// Only root reads the configuration, as security benchmarks ask for.
+const CONFIGURATION_MODE: u32 = 0o600;
+
+/// The folders of an installation, as this process sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// Folder of CNI plugins.
+    pub bin_dir: PathBuf,
+    /// Folder of CNI configurations.
+    pub conf_dir: PathBuf,
+    /// Folder of the plugin's records.
+    pub state_dir: PathBuf,
+}
+
+/// A file that [`Installation::remove`] removed, or would remove.
+pub type RemovedFile = PathBuf;
+
+impl Installation {
+    /// Installs the plugin, a copy of the binary `source` (of this process: `/proc/self/exe`), or replaces another version in one step.
+    /// Returns true if it was not there.
+    ///
+    /// # Errors
+    /// The binary cannot be read, or the folder cannot be written.
+    pub fn install_plugin(&self, source: &Path) -> Result<bool, InstallationError> {
+        plugin_binary::install(source, &self.plugin())
+    }
+
+    /// Writes the configuration in one step, unless it is there. Returns true if it was written. The plugin must be installed, and
+    /// the network be ready.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write_configuration(&self, list: &ConfigurationList) -> Result<bool, InstallationError> {
+        let text = list.to_json();
+        atomic_file::write(&self.configuration(), &mut text.as_bytes(), CONFIGURATION_MODE, |path| {
+            atomic_file::has_contents(path, text.as_bytes(), CONFIGURATION_MODE)
+        })
+    }
+
+    /// Tells the plugin why the pod network is not ready; `None` if it is. Returns true if that changed.
+    ///
+    /// # Errors
+    /// The folder of the plugin's records cannot be written.
+    pub fn set_not_ready(&self, reason: Option<&str>) -> Result<bool, InstallationError> {
+        readiness::set(&self.state_dir, reason)
+    }
+
+    /// Returns the configuration of another network that runtimes use instead.
+    pub fn preceding_configuration(&self) -> Option<PrecedingConfiguration> {
+        preceding(&self.conf_dir)
+    }
+
+    /// Removes the configuration and the plugin, in this order, or only finds them if `dry_run`. Returns the files, and the errors. Records
+    /// of pods stay: they hold addresses of pods that still run.
+    pub fn remove(&self, dry_run: bool) -> (Vec<RemovedFile>, Vec<InstallationError>) {
+        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        for path in [self.configuration(), self.plugin()] {
+            if dry_run {
+                removed.extend(path.symlink_metadata().is_ok().then_some(path));
+                continue;
+            }
+            match atomic_file::remove(&path) {
+                Ok(true) => removed.push(path),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        (removed, errors)
+    }
+
+    /// Returns the path of the plugin.
+    pub fn plugin(&self) -> PathBuf {
+        self.bin_dir.join(PLUGIN)
+    }
+
+    /// Returns the path of the configuration.
+    pub fn configuration(&self) -> PathBuf {
+        self.conf_dir.join(FILE)
+    }
+}
