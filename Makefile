@@ -25,8 +25,9 @@ TOOLS := pip3:python3-pip unzip:unzip
 UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:systemd
 # Tests of netlink/ that run under valgrind within minutes.
 MEMCHECK := drift generic nf_tables nfacct tables
+POD_NETWORK := ip:iproute2 ping:iputils-ping /usr/lib/cni/portmap:containernetworking-plugins
 BROWSER := $(BUILD) chromium:chromium ip:iproute2 iptables-nft-restore:iptables
-TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER)
+TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER) $(POD_NETWORK)
 
 # Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.
 fuzz: SECONDS ?= 60

@@ -15,6 +15,7 @@
 //!
 //! This crate is independent of Kubernetes.
 
+pub mod announcement;
 pub mod attribute;
 pub mod batches;
 pub mod conntrack;

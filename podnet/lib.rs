@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod cni;
 pub mod egress;
 pub mod host_ports;
 pub mod installation;
@@ -17,6 +18,7 @@ pub mod links;
 mod mode;
 pub mod node_routes;
 mod plan;
+pub mod pod_interface;
 mod wiring;
 
 pub use mode::{PodNetworkMode, Vxlan};

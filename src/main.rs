@@ -1,9 +1,15 @@
-//! The `portcullis` binary, also under the name `kubectl-portcullis`.
+//! The `portcullis` binary, also under the name `kubectl-portcullis`, and as a CNI plugin.
 
-use std::env;
 use std::process::ExitCode;
+use std::{env, io};
+
+use portcullis_podnet::cni;
 
 fn main() -> ExitCode {
+    // Before flags are parsed: a container runtime passes none, and starts one process per pod.
+    if env::var_os("CNI_COMMAND").is_some() {
+        return cni::main(|name| env::var_os(name), io::stdin().lock(), io::stdout().lock());
+    }
     if env::args_os().next().is_some_and(|program| portcullis::kubectl_plugin::is_invoked_as_plugin(&program))
     {
         return portcullis::kubectl_plugin::run(env::args_os());

@@ -33,9 +33,12 @@ pub struct InterfaceBatch {
 #[derive(Clone, Copy, Debug)]
 struct Action {
     name: &'static str,
-    /// Whether an existing object is as good as a new one.
-    accepts_existing: bool,
+    /// The error number of a rejection that is none: an object exists already, or is gone already.
+    accepted: i32,
 }
+
+/// No error number is accepted.
+const NONE: i32 = 0;
 
 /// A setting of IPv4 on a link, as below `/proc/sys/net/ipv4/conf/LINK` (`IPV4_DEVCONF_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +80,19 @@ impl InterfaceBatch {
         Self::default()
     }
 
+    /// Returns the number of changes.
+    pub fn len(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Returns true if there are no changes.
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
     /// Changes settings of a link.
     pub fn configure_link(&mut self, index: u32, settings: &LinkSettings<'_>) {
-        self.push("configure a link", libc::RTM_SETLINK, 0, false, |message| {
+        self.push("configure a link", libc::RTM_SETLINK, 0, NONE, |message| {
             message.raw(&link_header(index, libc::AF_UNSPEC, 0));
             if let Some(alias) = settings.alias {
                 message.bytes(libc::IFLA_IFALIAS, alias.as_bytes());
@@ -108,14 +121,14 @@ impl InterfaceBatch {
 
     /// Sets a link up.
     pub fn set_up(&mut self, index: u32) {
-        self.push("set a link up", libc::RTM_SETLINK, 0, false, |message| {
+        self.push("set a link up", libc::RTM_SETLINK, 0, NONE, |message| {
             message.raw(&link_header(index, libc::AF_UNSPEC, libc::IFF_UP as u32));
         });
     }
 
     /// Lets a port of a bridge send packets back to the link that they came from.
     pub fn set_hairpin(&mut self, index: u32) {
-        self.push("turn on the hairpin mode of a bridge port", libc::RTM_SETLINK, 0, false, |message| {
+        self.push("turn on the hairpin mode of a bridge port", libc::RTM_SETLINK, 0, NONE, |message| {
             message.raw(&link_header(index, libc::AF_BRIDGE, 0));
             message.nested(libc::IFLA_PROTINFO, |port| {
                 port.u8(PORT_HAIRPIN, 1);
@@ -131,7 +144,7 @@ impl InterfaceBatch {
             _ => libc::RT_SCOPE_UNIVERSE,
         };
         let flags = if family == Family::V6 { libc::IFA_F_NODAD as u8 } else { 0 };
-        self.push("add an address", libc::RTM_NEWADDR, CREATE | EXCLUSIVE, true, |message| {
+        self.push("add an address", libc::RTM_NEWADDR, CREATE | EXCLUSIVE, libc::EEXIST, |message| {
             let [a, b, c, d] = index.to_ne_bytes();
             message.raw(&[family.number(), address.prefix_len(), flags, scope, a, b, c, d]);
             message.address(libc::IFA_LOCAL, address.addr()).address(libc::IFA_ADDRESS, address.addr());
@@ -145,19 +158,19 @@ impl InterfaceBatch {
 
     /// Adds a route to the main table. A route to the same destination is replaced.
     pub fn replace_route(&mut self, route: &PodRoute) {
-        self.push("add a route", libc::RTM_NEWROUTE, CREATE | REPLACE, false, |message| route.write(message));
+        self.push("add a route", libc::RTM_NEWROUTE, CREATE | REPLACE, NONE, |message| route.write(message));
     }
 
     /// Adds a route to the main table. A route to the same destination stays.
     pub fn add_route(&mut self, route: &PodRoute) {
-        self.push("add a route", libc::RTM_NEWROUTE, CREATE | EXCLUSIVE, true, |message| {
+        self.push("add a route", libc::RTM_NEWROUTE, CREATE | EXCLUSIVE, libc::EEXIST, |message| {
             route.write(message)
         });
     }
 
     /// Adds a permanent neighbour. One with the same address is replaced.
     pub fn replace_neighbour(&mut self, index: u32, address: IpAddr, mac: MacAddress) {
-        self.push("add a neighbour", libc::RTM_NEWNEIGH, CREATE | REPLACE, false, |message| {
+        self.push("add a neighbour", libc::RTM_NEWNEIGH, CREATE | REPLACE, NONE, |message| {
             let [a, b, c, d] = index.to_ne_bytes();
             let [state_low, state_high] = libc::NUD_PERMANENT.to_ne_bytes();
             // `struct ndmsg`
@@ -167,16 +180,25 @@ impl InterfaceBatch {
         });
     }
 
+    /// Deletes a neighbour, if there is one.
+    pub fn delete_neighbour(&mut self, index: u32, address: IpAddr) {
+        self.push("delete a neighbour", libc::RTM_DELNEIGH, 0, libc::ENOENT, |message| {
+            let [a, b, c, d] = index.to_ne_bytes();
+            message.raw(&[Family::from_address(address).number(), 0, 0, 0, a, b, c, d, 0, 0, 0, 0]);
+            message.address(libc::NDA_DST, address);
+        });
+    }
+
     fn push(
         &mut self,
         name: &'static str,
         kind: u16,
         flags: u16,
-        accepts_existing: bool,
+        accepted: i32,
         fill: impl FnOnce(&mut Writer<'_>),
     ) {
         self.requests.push(name, kind, flags, fill).expect("names, addresses and aliases are short");
-        self.actions.push(Action { name, accepts_existing });
+        self.actions.push(Action { name, accepted });
     }
 }
 
@@ -225,21 +247,27 @@ fn link_header(index: u32, family: i32, set_flags: u32) -> [u8; 16] {
 }
 
 impl Rtnetlink {
-    /// Executes a batch. All changes are tried, also after a rejected one.
+    /// Executes a batch. All changes are tried, also after a rejected one. Returns the positions of changes without effect, whose
+    /// object existed or was gone already.
     ///
     /// # Errors
     /// [`Error::Rejected`] for the first rejected change, with its action.
-    pub fn change_interfaces(&mut self, batch: &mut InterfaceBatch) -> Result<()> {
+    pub fn change_interfaces(&mut self, batch: &mut InterfaceBatch) -> Result<Vec<usize>> {
         let InterfaceBatch { requests, actions } = batch;
+        let mut without_effect = Vec::new();
         self.socket.transact_all("change interfaces", requests, |position, error| {
-            let Action { name, accepts_existing } = actions[position];
+            let Action { name, accepted } = actions[position];
             match error {
-                Error::Rejected { errno: libc::EEXIST, .. } if accepts_existing => Ok(()),
+                Error::Rejected { errno, .. } if errno == accepted => {
+                    without_effect.push(position);
+                    Ok(())
+                }
                 Error::Rejected { errno, text, offset, .. } => {
                     Err(Error::Rejected { action: name, errno, text, offset })
                 }
                 error => Err(error),
             }
-        })
+        })?;
+        Ok(without_effect)
     }
 }

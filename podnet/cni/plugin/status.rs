@@ -1,0 +1,33 @@
+//! `STATUS`: whether `ADD` can succeed.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use super::super::configuration::{NetworkConfiguration, no_pod_cidr};
+use super::super::error::{CniError, ErrorCode, Result};
+use super::ranges;
+use crate::Wiring;
+use crate::pod_interface;
+
+/// The file with which the daemon says why the node is not ready for pods.
+const NOT_READY: &str = "not-ready";
+
+pub(super) fn run(configuration: &NetworkConfiguration) -> Result<()> {
+    let unavailable = |details: String| {
+        CniError::new(ErrorCode::NotAvailable, "the pod network is not ready").with_details(details)
+    };
+    let path = configuration.state_dir().join(NOT_READY);
+    match fs::read(&path) {
+        Ok(reason) => return Err(unavailable(String::from_utf8_lossy(&reason).trim().to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unavailable(format!("cannot read {}: {error}", path.display()))),
+    }
+    if configuration.pod_cidrs.is_empty() {
+        return Err(no_pod_cidr());
+    }
+    ranges(configuration)?;
+    if configuration.wiring == Wiring::Bridge {
+        pod_interface::check_bridge_filter().map_err(|error| unavailable(error.to_string()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The interface of a pod: a veth pair, its addresses, and the routes on both sides.
+//!
+//! ```text
+//! ptp                                         bridge
+//!  pod  eth0 10.244.1.5/32                     pod  eth0 10.244.1.5/24
+//!   │   default via 169.254.1.1, fe80::1        │   default via 10.244.1.1
+//!  node pc0123456789abc, fe80::1               node pc0123456789abc, a port of cni0 10.244.1.1/24
+//!       route to 10.244.1.5/32
+//! ```
+//!
+//! **ptp.** All gateways are the same on every node and need no address of the pod CIDRs. No packet is needed to find them: both
+//! ends have permanent neighbour entries, so no entry can be stale when an address is used again. For programs that bring their
+//! own network stack (virtual machines in pods), the node also answers: to ARP by `proxy_arp`, to neighbour solicitations by having
+//! `fe80::1`. Reverse path filtering keeps pods from sending from IPv4 addresses that are not theirs.
+//!
+//! **bridge.** As the reference plugin does it. Other pods and the node may remember the previous pod that had an address, so a new
+//! one is announced by gratuitous ARP and unsolicited neighbour advertisements, which the node sends on the bridge.
+//!
+//! IPv6 addresses are usable immediately, without duplicate address detection. Router advertisements are ignored on both sides: a
+//! pod could redirect the traffic of the node or of other pods with them (CVE-2020-10749).
+
+mod bridge;
+mod check;
+mod error;
+mod identity;
+mod namespace;
+mod pod_side;
+mod ptp;
+mod sysctl;
+
+pub use check::Expected;
+pub use error::{Error, Result};
+pub use identity::{Identity, attachment_of, is_pod_interface};
+pub use namespace::Namespace;
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+use portcullis_netlink::route::{InterfaceBatch, Link, LinkSettings, MacAddress, Rtnetlink, VethEnd};
+
+use crate::Wiring;
+use crate::addresses::AttachmentKey;
+
+/// The interface of a pod, as it is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct PodInterface<'a> {
+    /// The container and its interface.
+    pub key: &'a AttachmentKey,
+    /// The pod's network namespace.
+    pub namespace: &'a Namespace,
+    /// The pod's addresses, each with the prefix length of its pod CIDR.
+    pub addresses: &'a [IpNet],
+    /// How the pod is connected to the node.
+    pub wiring: Wiring,
+    /// The bridge's name, for that wiring.
+    pub bridge: &'a str,
+    /// The MTU; the kernel's default if 0.
+    pub mtu: u32,
+}
+
+/// A link of the node or of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedLink {
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Its MTU.
+    pub mtu: u32,
+}
+
+/// The interface of a pod after it was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedInterface {
+    /// The bridge, for that wiring.
+    pub bridge: Option<AddedLink>,
+    /// The end on the node.
+    pub host: AddedLink,
+    /// The end in the pod.
+    pub pod: AddedLink,
+    /// The pod's addresses.
+    pub addresses: Vec<AddedAddress>,
+}
+
+/// An address of a pod after it was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedAddress {
+    /// The address with the prefix length that it has in the pod.
+    pub address: IpNet,
+    /// The gateway.
+    pub gateway: IpAddr,
+    /// Whether the pod's default route of this family goes through the interface. It does not if the pod had one.
+    pub has_default_route: bool,
+}
+
+impl AddedInterface {
+    /// Returns the default routes through the interface: destination and gateway.
+    pub fn default_routes(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        let with_route = self.addresses.iter().filter(|added| added.has_default_route);
+        with_route.map(|added| (pod_side::default_destination(added.address), added.gateway))
+    }
+}
+
+impl PodInterface<'_> {
+    /// Adds the interface. One that an earlier `ADD` of the same attachment has left is replaced. `host` is a socket in the network
+    /// namespace of the node, in which the calling thread must be.
+    ///
+    /// # Errors
+    /// The kernel rejects a change. Nothing is left then, except for the bridge.
+    pub fn add(&self, host: &mut Rtnetlink) -> Result<AddedInterface> {
+        let identity = Identity::new(self.key);
+        let bridge = match self.wiring {
+            Wiring::Ptp => None,
+            Wiring::Bridge => Some(bridge::ensure(host, self)?),
+        };
+        let (link, peer) = self.add_pair(host, &identity, bridge.as_ref())?;
+        let added = self.configure(host, &identity, &link, peer, bridge.as_ref());
+        if added.is_err() {
+            // The error explains more than a failed deletion; `DEL` deletes it too.
+            let _ = host.delete_link(link.index);
+        }
+        let addresses = added?;
+        Ok(AddedInterface {
+            bridge: bridge.as_ref().map(added_link),
+            pod: AddedLink { name: self.key.interface().to_owned(), mac: identity.pod_mac, mtu: link.mtu },
+            host: added_link(&link),
+            addresses,
+        })
+    }
+
+    fn add_pair(
+        &self,
+        host: &mut Rtnetlink,
+        identity: &Identity,
+        bridge: Option<&Link>,
+    ) -> Result<(Link, u32)> {
+        let near = VethEnd {
+            name: &identity.host_name,
+            mac: identity.host_mac,
+            mtu: self.mtu,
+            namespace: None,
+            controller: bridge.map(|bridge| bridge.index),
+        };
+        let far = VethEnd {
+            name: self.key.interface(),
+            mac: identity.pod_mac,
+            mtu: self.mtu,
+            namespace: Some(self.namespace.as_fd()),
+            controller: None,
+        };
+        match host.add_link_veth(&near, &far) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => {}
+            added => return Ok(added?),
+        }
+        // One of the names is taken: by an earlier `ADD`, or by another plugin in the pod.
+        if let Some(link) = host.link(&identity.host_name)? {
+            if !is_pod_interface(&link) {
+                return Err(Error::HostNameTaken(link.name));
+            }
+            host.delete_link(link.index)?;
+        }
+        host.add_link_veth(&near, &far).map_err(|error| match error.errno() {
+            Some(libc::EEXIST) => Error::NameTaken {
+                netns: self.namespace.path().to_owned(),
+                name: self.key.interface().to_owned(),
+            },
+            _ => error.into(),
+        })
+    }
+
+    fn configure(
+        &self,
+        host: &mut Rtnetlink,
+        identity: &Identity,
+        link: &Link,
+        peer: u32,
+        bridge: Option<&Link>,
+    ) -> Result<Vec<AddedAddress>> {
+        let mut batch = InterfaceBatch::new();
+        let has_kernel_ipv6 = sysctl::set_ipv6(&link.name, "accept_ra", "0")?;
+        if self.has_ipv6() {
+            sysctl::enable_ipv6(&[&link.name])?;
+        }
+        batch.configure_link(
+            link.index,
+            &LinkSettings {
+                alias: Some(&identity.alias),
+                ipv4: match self.wiring {
+                    Wiring::Ptp => &ptp::IPV4_SETTINGS,
+                    Wiring::Bridge => &[],
+                },
+                has_no_link_local: has_kernel_ipv6,
+            },
+        );
+        match bridge {
+            None => ptp::add_host_side(&mut batch, self, identity, link.index),
+            Some(bridge) => bridge::add_port(&mut batch, self, link.index, bridge),
+        }
+        host.change_interfaces(&mut batch)?;
+        let addresses = self.add_pod_side(identity, peer, has_kernel_ipv6)?;
+        if let Some(bridge) = bridge {
+            bridge::announce(self, identity, bridge)?;
+        }
+        Ok(addresses)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| address.addr().is_ipv6())
+    }
+
+    /// Returns an address with the prefix length that it has in the pod.
+    fn pod_address(&self, address: IpNet) -> IpNet {
+        match self.wiring {
+            Wiring::Ptp => IpNet::from(address.addr()),
+            Wiring::Bridge => address,
+        }
+    }
+
+    /// Returns the gateway of an address's family.
+    pub fn gateway(&self, address: IpNet) -> IpAddr {
+        match self.wiring {
+            Wiring::Ptp => ptp::gateway(address),
+            Wiring::Bridge => bridge::gateway(address).addr(),
+        }
+    }
+}
+
+/// Removes the interface of an attachment, with its addresses and routes. Returns false if there is none.
+///
+/// # Errors
+/// The kernel rejects the deletion.
+pub fn remove(host: &mut Rtnetlink, key: &AttachmentKey) -> Result<bool> {
+    match host.link(&Identity::new(key).host_name)? {
+        Some(link) if is_pod_interface(&link) => Ok(host.delete_link(link.index)?),
+        _ => Ok(false),
+    }
+}
+
+/// Checks that packets between pods of a bridge pass through the rules of Services and policies.
+///
+/// # Errors
+/// [`Error::NoBridgeFilter`].
+pub fn check_bridge_filter() -> Result<()> {
+    sysctl::filter_bridged_packets()
+}
+
+fn added_link(link: &Link) -> AddedLink {
+    AddedLink { name: link.name.clone(), mac: link.mac.unwrap_or(MacAddress([0; 6])), mtu: link.mtu }
+}

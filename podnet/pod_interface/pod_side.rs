@@ -1,0 +1,133 @@
+//! The pod's end of the veth pair.
+
+use std::net::Ipv6Addr;
+
+use ipnet::IpNet;
+use portcullis_netlink::route::{InterfaceBatch, LinkSettings, MacAddress, PodRoute, Rtnetlink};
+
+use super::error::{Error, Result};
+use super::{AddedAddress, Identity, PodInterface, sysctl};
+use crate::{ROUTE_PROTOCOL, Wiring};
+
+impl PodInterface<'_> {
+    /// Configures the pod's end in its network namespace and sets it up.
+    pub(super) fn add_pod_side(
+        &self,
+        identity: &Identity,
+        index: u32,
+        has_kernel_ipv6: bool,
+    ) -> Result<Vec<AddedAddress>> {
+        let (mut batch, default_routes) = self.pod_batch(identity, index);
+        let existing = self.in_pod(|| {
+            if has_kernel_ipv6 {
+                self.set_ipv6_settings()?;
+            }
+            Rtnetlink::open()
+                .and_then(|mut pod| pod.change_interfaces(&mut batch))
+                .map_err(|source| Error::Pod { netns: self.namespace.path().to_owned(), source })
+        })?;
+        let added = self.addresses.iter().zip(default_routes).map(|(&address, position)| AddedAddress {
+            address: self.pod_address(address),
+            gateway: self.gateway(address),
+            has_default_route: !existing.contains(&position),
+        });
+        Ok(added.collect())
+    }
+
+    /// Runs `task` in the pod's network namespace.
+    pub(super) fn in_pod<T>(&self, task: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.namespace
+            .run(task)
+            .map_err(|source| Error::Enter { netns: self.namespace.path().to_owned(), source })?
+    }
+
+    fn set_ipv6_settings(&self) -> Result<()> {
+        let name = self.key.interface();
+        sysctl::set_ipv6(name, "accept_ra", "0")?;
+        if self.has_ipv6() {
+            sysctl::enable_ipv6(&["lo", name])?;
+            sysctl::set_ipv6(name, "accept_dad", "0")?;
+            // The plugin "tuning" sets the interface down to change its Ethernet address.
+            sysctl::set_ipv6(name, "keep_addr_on_down", "1")?;
+        }
+        Ok(())
+    }
+
+    /// Returns the changes, and the position of the default route of each address among them.
+    fn pod_batch(&self, identity: &Identity, index: u32) -> (InterfaceBatch, Vec<usize>) {
+        let mut batch = InterfaceBatch::new();
+        if self.has_ipv6() {
+            // The kernel would add it later, once the link has a carrier.
+            batch.configure_link(index, &LinkSettings { has_no_link_local: true, ..LinkSettings::default() });
+            batch.set_up(index);
+            batch.add_address(index, link_local(identity.pod_mac));
+        } else {
+            batch.set_up(index);
+        }
+        let mut default_routes = Vec::with_capacity(self.addresses.len());
+        for &address in self.addresses {
+            batch.add_address(index, self.pod_address(address));
+            self.add_default_route(&mut batch, identity, index, address);
+            default_routes.push(batch.len() - 1);
+        }
+        (batch, default_routes)
+    }
+
+    fn add_default_route(&self, batch: &mut InterfaceBatch, identity: &Identity, index: u32, address: IpNet) {
+        let gateway = self.gateway(address);
+        if self.wiring == Wiring::Ptp {
+            batch.replace_neighbour(index, gateway, identity.host_mac);
+            if gateway.is_ipv4() {
+                let on_link = PodRoute {
+                    destination: gateway.into(),
+                    gateway: None,
+                    link: index,
+                    protocol: ROUTE_PROTOCOL,
+                };
+                batch.replace_route(&on_link);
+            }
+        }
+        let destination = default_destination(address);
+        // A second attachment of a pod leaves the default route to the first one.
+        batch.add_route(&PodRoute {
+            destination,
+            gateway: Some(gateway),
+            link: index,
+            protocol: ROUTE_PROTOCOL,
+        });
+    }
+}
+
+/// Returns the destination of the default route of an address's family.
+pub(crate) fn default_destination(address: IpNet) -> IpNet {
+    match address {
+        IpNet::V4(_) => "0.0.0.0/0",
+        IpNet::V6(_) => "::/0",
+    }
+    .parse()
+    .expect("a network")
+}
+
+/// Returns the link-local address of an Ethernet address (RFC 4291, appendix A).
+fn link_local(mac: MacAddress) -> IpNet {
+    let [a, b, c, d, e, f] = mac.0;
+    let groups = [
+        u16::from_be_bytes([a ^ 2, b]),
+        u16::from_be_bytes([c, 0xff]),
+        u16::from_be_bytes([0xfe, d]),
+        u16::from_be_bytes([e, f]),
+    ];
+    let [g1, g2, g3, g4] = groups;
+    IpNet::new(Ipv6Addr::new(0xfe80, 0, 0, 0, g1, g2, g3, g4).into(), 64).expect("64 of 128 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_local_address_is_that_of_the_kernel() {
+        let address = link_local(MacAddress([0x02, 0x42, 0xac, 0x11, 0x00, 0x02]));
+        assert_eq!(address.to_string(), "fe80::42:acff:fe11:2/64");
+    }
+}
