@@ -23,8 +23,8 @@ const VERSION: &str = "1.0.0";
 /// The versions among which newer runtimes choose the latest that they know.
 const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
-/// Folder of the plugin `host-local` with the addresses that it has allocated.
-const HOST_LOCAL: &str = "/var/lib/cni/networks";
+/// Folders of the plugin `host-local` with the addresses that it has allocated: its default, which flannel uses, and that of kindnet.
+const HOST_LOCAL: [&str; 2] = ["/var/lib/cni/networks", "/run/cni-ipam-state"];
 
 /// A network configuration list (CNI specification, section 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +46,7 @@ struct Plugin {
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Vec<IpNet>,
     state_dir: String,
-    other_address_dirs: [&'static str; 1],
+    other_address_dirs: [&'static str; 2],
     capabilities: Capabilities,
 }
 
@@ -65,7 +65,7 @@ impl ConfigurationList {
             mtu: plan.mtu,
             pod_cidrs: plan.pod_cidrs.clone(),
             state_dir: state_dir.display().to_string(),
-            other_address_dirs: [HOST_LOCAL],
+            other_address_dirs: HOST_LOCAL,
             capabilities: Capabilities { port_mappings: true },
         };
         ConfigurationList { cni_version: VERSION, cni_versions: VERSIONS, name: NETWORK, plugins: [plugin] }
@@ -112,7 +112,7 @@ mod tests {
                 "type": "portcullis", "wiring": "ptp", "mtu": 1450,
                 "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"],
                 "stateDir": "/run/portcullis/pod-network",
-                "otherAddressDirs": ["/var/lib/cni/networks"],
+                "otherAddressDirs": ["/var/lib/cni/networks", "/run/cni-ipam-state"],
                 "capabilities": {"portMappings": true},
             }],
         });
