@@ -57,6 +57,9 @@ pub(crate) const FAILED: u8 = 2;
 
 /// Runs the command of the command line.
 pub fn run(invocation: Invocation) -> ExitCode {
+    if invocation.command == Command::Pause {
+        return commands::pause::run();
+    }
     logging::exit_on_panic();
     let result = perform(&invocation);
     progress_bar::finish();
@@ -117,6 +120,7 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Bundle(bundle) => {
             return Ok(exit_code(commands::bundle::run(invocation, bundle)?));
         }
+        Command::Pause => return Ok(commands::pause::run()),
         Command::Diff(diff) => {
             let colour = output::has_colors(&io::stdout());
             return Ok(exit_code(!commands::diff::run(config, diff, colour, &mut out)?));

@@ -14,5 +14,9 @@ fn main() -> ExitCode {
     {
         return portcullis::kubectl_plugin::run(env::args_os());
     }
+    // Before the parser: each pod may have such a process.
+    if portcullis::commands::pause::is_requested(env::args_os()) {
+        return portcullis::commands::pause::run();
+    }
     portcullis::run(portcullis::config::Invocation::parse())
 }

@@ -44,7 +44,7 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 24] = [
+const PAGES: [&[&str]; 25] = [
     &[],
     &["status"],
     &["observe"],
@@ -68,6 +68,7 @@ const PAGES: [&[&str]; 24] = [
     &["lab", "up"],
     &["man"],
     &["completions"],
+    &["pause"],
     &["version"],
 ];
 

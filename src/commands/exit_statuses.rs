@@ -22,7 +22,7 @@ const NOT_PRINTED: &str = "nothing could be printed, or the command line is inva
 const UNKNOWN: &str = "unknown: the cluster's objects, the kernel or the configuration could not be read";
 
 /// Every command with its exit statuses.
-pub(crate) const EXIT_STATUSES: [ExitStatuses; 15] = [
+pub(crate) const EXIT_STATUSES: [ExitStatuses; 16] = [
     statuses(
         "",
         "a signal ended the daemon",
@@ -82,6 +82,7 @@ pub(crate) const EXIT_STATUSES: [ExitStatuses; 15] = [
     ),
     statuses("man", "the page was printed", None, NOT_PRINTED),
     statuses("completions", "the script was printed", None, NOT_PRINTED),
+    statuses("pause", "SIGTERM or SIGINT was received", None, "signals cannot be received"),
     statuses("version", "the version was printed", None, NOT_PRINTED),
 ];
 

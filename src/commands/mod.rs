@@ -12,6 +12,7 @@ pub mod lab;
 pub mod man;
 pub mod migrate;
 pub mod observe;
+pub mod pause;
 pub mod policy;
 pub mod render;
 mod rules_printer;

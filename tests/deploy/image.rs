@@ -54,7 +54,10 @@ fn base_images_have_exact_versions_and_can_be_replaced() {
     assert!(default("BUILDER=").starts_with(&format!("docker.io/library/rust:{toolchain}-")), "{toolchain}");
     assert!(default("BASE=").starts_with("docker.io/library/debian:12."));
     let stages = with(&instructions, "FROM");
-    assert_eq!(stages, ["--platform=${BUILDPLATFORM} ${BUILDER} AS build", "${BASE}"]);
+    assert_eq!(
+        stages,
+        ["--platform=${BUILDPLATFORM} ${BUILDER} AS build", "${BASE} AS node", "node AS pause", "node"]
+    );
 }
 
 /// The name in the DaemonSets, that in kube-proxy's DaemonSet, and the capability of a daemon without root.

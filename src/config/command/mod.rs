@@ -66,6 +66,8 @@ pub enum Command {
     Migrate(Migrate),
     /// Write a support archive about this node.
     Bundle(Bundle),
+    /// Hold the namespaces of a pod.
+    Pause,
     /// Create a throwaway cluster in network namespaces.
     Lab(Vec<OsString>),
     /// Print a manual page.
@@ -185,7 +187,20 @@ pub(super) fn parser() -> clap::Command {
             Completions::augment_args(clap::Command::new("completions"))
                 .about("Print a shell completion script"),
         )
+        .subcommand(
+            clap::Command::new("pause")
+                .about("Hold the namespaces of a pod and reap its zombies until SIGTERM; for the runtime's sandbox image")
+                .arg(version_flag()),
+        )
         .subcommand(version_subcommand())
+}
+
+fn version_flag() -> Arg {
+    Arg::new("version")
+        .long("version")
+        .short('V')
+        .action(ArgAction::SetTrue)
+        .help("Print the version and the commit, and exit")
 }
 
 fn version_subcommand() -> clap::Command {
@@ -315,6 +330,8 @@ pub(super) fn subcommand(
         "bundle" => (Command::Bundle(Bundle::from_arg_matches(inner)?), Some(inner)),
         "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
         "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
+        "pause" if inner.get_flag("version") => (Command::Version(OutputFormat::Text), None),
+        "pause" => (Command::Pause, None),
         "lab" => (Command::Lab(lab::arguments(inner)), None),
         _ => {
             let output = inner.get_one::<OutputFormat>("output").copied().unwrap_or_default();
