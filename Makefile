@@ -27,7 +27,9 @@ UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:system
 MEMCHECK := drift generic nf_tables nfacct tables
 POD_NETWORK := ip:iproute2 ping:iputils-ping /usr/lib/cni/portmap:containernetworking-plugins
 BROWSER := $(BUILD) chromium:chromium ip:iproute2 iptables-nft-restore:iptables
-TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER) $(POD_NETWORK)
+# A container runtime, and a static shell for its containers.
+RUNTIME := containerd:containerd ctr:containerd runc:runc busybox:busybox-static
+TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER) $(POD_NETWORK) $(RUNTIME)
 
 # Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.
 fuzz: SECONDS ?= 60
@@ -111,12 +113,12 @@ sbom: ## Write the components of the programs to target/package/sbom (CycloneDX)
 	$(install_cyclonedx)
 	deploy/sbom target/package/sbom
 
-image: ## Build the image around the release program, as the OCI archive target/package/portcullis.oci.tar (root)
+image: ## Build the image, and the sandbox image, around the release program, as OCI archives in target/package (root)
 	$(call as_root,builds a root file system)
 	$(call install,$(BUILD) $(IMAGE))
 	deploy/build-release -p portcullis --bin portcullis
 	REVISION="$$(git rev-parse HEAD)" deploy/image/build $(RELEASE)/portcullis \
-		target/package/portcullis.oci.tar
+		target/package/portcullis.oci.tar target/package/portcullis-pause.oci.tar
 
 release: deb ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root)
 	$(call as_root,builds a root file system)

@@ -1,0 +1,31 @@
+# Process 1 of a node: private copies of the folders that a container runtime and the plugin write, then containerd.
+# $1: a folder for containerd; $2: the program; $3: the network configuration.
+set -eu
+umask 022
+mount --make-rprivate /
+mkdir -p "$1/etc"
+mount -t tmpfs -o mode=755 tmpfs "$1/etc"
+cp -a /etc/. "$1/etc"
+mount --bind "$1/etc" /etc
+for folder in /run /opt /var/lib; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
+mkdir -p /opt/cni/bin /etc/cni/net.d /run/portcullis/pod-network
+ln -s "$2" /opt/cni/bin/portcullis
+printf '%s\n' "$3" >/etc/cni/net.d/10-portcullis.conflist
+
+ip link set lo up
+# The daemon of a node sets these.
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+
+cat >"$1/config.toml" <<END
+version = 2
+root = "$1/root"
+state = "$1/state"
+# The client configures the network of the containers.
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "$1/containerd.sock"
+END
+containerd --config "$1/config.toml" --log-level warn >"$1/containerd.log" 2>&1 &
+# Reaps the processes whose parents have ended.
+wait
