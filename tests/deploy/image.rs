@@ -42,7 +42,7 @@ fn labels_are_those_of_the_package() {
 }
 
 #[test]
-fn base_images_have_exact_versions_and_can_be_replaced() {
+fn base_images_are_pinned_by_digest_and_can_be_replaced() {
     let instructions = instructions();
     let variables = with(&instructions, "ENV").concat();
     let toolchain = variables.split_once("RUSTUP_TOOLCHAIN=").unwrap().1;
@@ -52,7 +52,11 @@ fn base_images_have_exact_versions_and_can_be_replaced() {
     let arguments = with(&instructions, "ARG");
     let default = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name)).unwrap();
     assert!(default("BUILDER=").starts_with(&format!("docker.io/library/rust:{toolchain}-")), "{toolchain}");
-    assert!(default("BASE=").starts_with("docker.io/library/debian:12."));
+    assert!(default("BASE=").starts_with("docker.io/library/debian:bookworm-2"));
+    for argument in ["BUILDER=", "BASE="] {
+        let digest = default(argument).split_once("@sha256:").unwrap().1;
+        assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{argument}{digest}");
+    }
     let stages = with(&instructions, "FROM");
     assert_eq!(
         stages,
