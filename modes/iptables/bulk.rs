@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 
-use super::chain::{ChainName, SharedChain, Table};
+use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
 use super::kernel::{Flavour, IptablesKernel};
@@ -22,25 +22,32 @@ use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
 use crate::sync_state::SyncState;
-use portcullis_cluster::{Bisect, BisectOrder};
 
 /// Number of chains that one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;
-
-/// The time for which one bulk write searches for rejected Services. Longer than that of an incremental write: with the legacy tool,
-/// no Service of a first sync is served before the search has found the rejected ones, or is deferred.
-const MAX_SEARCH_TIME: Duration = Duration::from_secs(10);
 
 /// The parts of a plan that one restore writes.
 #[derive(Clone, Default)]
 pub(super) struct RestoreParts<'a> {
     pub(super) base: bool,
-    /// Indices into the plan's Services.
-    pub(super) services: Range<usize>,
+    /// Indices into the plan's Services, sorted.
+    pub(super) services: Vec<usize>,
     /// For a single Service that is too large for one restore: the range of its ports.
     pub(super) ports: Option<Range<usize>>,
     pub(super) shared: bool,
     pub(super) removals: &'a [ChainName],
+}
+
+/// Services that the last process wrote and that this one has not written yet: while Services are searched for that the kernel
+/// rejects, rules in shared chains still jump to their chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptServices {
+    /// None. Without a search, all Services are written.
+    None,
+    /// Those whose chains are in the kernel as they are to be.
+    Unchanged,
+    /// All whose chains are in the kernel.
+    All,
 }
 
 /// The execution of a plan.
@@ -49,19 +56,34 @@ pub(super) struct Execution<'a> {
     /// The Services that are not written: rejected, or left to the search of the next syncs.
     pub(super) rejected: BTreeSet<NamespacedName>,
     /// The time that the search for rejected Services has taken.
-    search_time: Duration,
+    pub(super) search_time: Duration,
+    /// The number of Services that are written.
+    written: usize,
     pub(super) now: Instant,
     pub(super) lines: usize,
     rules: RuleCount,
+    /// The Services that are not written yet and keep their rules in shared chains.
+    pub(super) kept: KeptServices,
     /// A Service was rejected after some of its ports were written.
-    half_written: bool,
+    pub(super) half_written: bool,
 }
 
 /// A rejected restore.
-struct Rejection {
-    error: ToolError,
+pub(super) struct Rejection {
+    pub(super) error: ToolError,
     /// The index of the Service whose line the tool named.
-    service: Option<usize>,
+    pub(super) service: Option<usize>,
+}
+
+impl Execution<'_> {
+    /// Returns the Services that a restore writes, with their indices: without the rejected ones.
+    pub(super) fn services_of<'s>(
+        &'s self,
+        parts: &'s RestoreParts<'_>,
+    ) -> impl Iterator<Item = (usize, &'s PlannedService)> {
+        let services = parts.services.iter().map(|i| (*i, &self.plan.services[*i]));
+        services.filter(|(_, service)| !self.rejected.contains(&service.name))
+    }
 }
 
 impl RestoreParts<'_> {
@@ -71,7 +93,7 @@ impl RestoreParts<'_> {
     }
 
     /// Returns true if these are the first ports of their Service.
-    fn begins_service(&self) -> bool {
+    pub(super) fn begins_service(&self) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.start == 0)
     }
 
@@ -138,9 +160,11 @@ impl IptablesFamilyProxier {
             plan,
             rejected: BTreeSet::new(),
             search_time: Duration::ZERO,
+            written: 0,
             now,
             lines: 0,
             rules: RuleCount::default(),
+            kept: KeptServices::None,
             half_written: false,
         };
         self.progress.begin(plan.services.len());
@@ -151,7 +175,7 @@ impl IptablesFamilyProxier {
         // is rejected.
         let mut result = self.write_parts(&mut execution, RestoreParts { base, ..RestoreParts::default() });
         if result.is_ok() {
-            let services = 0..plan.services.len();
+            let services = (0..plan.services.len()).collect();
             result = match self.kernel.flavour() {
                 Flavour::Legacy => {
                     let removals = &plan.removals[..];
@@ -174,7 +198,11 @@ impl IptablesFamilyProxier {
         for batch in self.batches(execution) {
             self.write_parts(execution, batch)?;
         }
-        self.write_parts(execution, RestoreParts { shared: true, ..RestoreParts::default() })?;
+        let shared = RestoreParts { shared: true, ..RestoreParts::default() };
+        if !execution.rejected.is_empty() {
+            self.keep_unwritten(execution, &shared)?;
+        }
+        self.write_parts(execution, shared)?;
         for removals in plan.removals.chunks(NFT_REMOVALS) {
             self.write_parts(execution, RestoreParts { removals, ..RestoreParts::default() })?;
         }
@@ -195,71 +223,8 @@ impl IptablesFamilyProxier {
         Ok(())
     }
 
-    /// Writes parts of a plan in one restore. If that is rejected, bisects its Services and isolates the rejected ones. When the time
-    /// for the search is over, it is left to the next syncs.
-    fn write_parts(
-        &mut self,
-        execution: &mut Execution<'_>,
-        parts: RestoreParts<'_>,
-    ) -> Result<(), ToolError> {
-        if parts.services.is_empty() {
-            return match self.try_parts(execution, &parts)? {
-                Some(rejection) => Err(rejection.error),
-                None => Ok(()),
-            };
-        }
-        let mut bisect = Bisect::with_batch(BisectOrder::DepthFirst, parts.services.clone().collect());
-        let (mut is_search, mut is_deferred) = (false, false);
-        while let Some(batch) = bisect.next_batch() {
-            if is_search && execution.search_time >= MAX_SEARCH_TIME {
-                self.defer(execution, &batch);
-                is_deferred = true;
-                continue;
-            }
-            let start = Instant::now();
-            let (Some(first), Some(last)) = (batch.first(), batch.last()) else { continue };
-            let services = *first..last + 1;
-            // Chains are removed with the last batch, when no rule jumps to them.
-            let removals = if services.end == parts.services.end { parts.removals } else { &[] };
-            let part = RestoreParts { services, removals, ..parts.clone() };
-            let rejection = self.try_parts(execution, &part)?;
-            execution.search_time += if is_search { start.elapsed() } else { Duration::ZERO };
-            is_search = true;
-            let Some(Rejection { error, service }) = rejection else { continue };
-            let named = service.inspect(|_| bisect.push(batch.clone()));
-            let Some(service) = named.or_else(|| bisect.reject(batch, None)) else { continue };
-            // The rest must be accepted without this Service; otherwise it is not the cause.
-            if execution.rejected.is_empty() {
-                self.check_accepts_rules([Table::Nat, Table::Filter])?;
-            }
-            if named.is_none() {
-                self.write_parts(execution, RestoreParts { services: 0..0, ..part.clone() })?;
-            }
-            self.isolate(execution, &part, service, &error);
-        }
-        if is_deferred {
-            // What does not belong to the deferred Services. If that is rejected, too, no Service is the cause.
-            self.write_parts(execution, RestoreParts { services: 0..0, ..parts })?;
-        }
-        Ok(())
-    }
-
-    /// Leaves Services to the search of the next syncs. Each keeps its last rules.
-    fn defer(&mut self, execution: &mut Execution<'_>, batch: &[usize]) {
-        let names: Vec<NamespacedName> =
-            batch.iter().map(|service| execution.plan.services[*service].name.clone()).collect();
-        for name in &names {
-            execution.rejected.insert(name.clone());
-            self.pending.insert(name.clone());
-            if !self.programmed.contains_key(name) {
-                self.orders.iter_mut().for_each(|order| order.set(name, 0));
-            }
-        }
-        self.search.push_last(names);
-    }
-
     /// Writes parts of a plan in one restore. Returns the rejection if the kernel or its tool rejects a rule.
-    fn try_parts(
+    pub(super) fn try_parts(
         &mut self,
         execution: &mut Execution<'_>,
         parts: &RestoreParts<'_>,
@@ -275,12 +240,12 @@ impl IptablesFamilyProxier {
         };
         match written {
             Ok(()) => {
-                self.record_written(execution, parts);
                 let whole =
                     |s: &PlannedService| s.ports.as_ref().is_none_or(|ports| parts.ends_service(ports));
-                let services = &execution.plan.services[parts.services.clone()];
-                let written = if services.last().is_none_or(whole) { parts.services.end } else { 0 };
-                self.progress.step(written, script.count());
+                let is_whole = execution.services_of(parts).all(|(_, service)| whole(service));
+                execution.written += if is_whole { parts.services.len() } else { 0 };
+                self.record_written(execution, parts);
+                self.progress.step(execution.written, script.count());
                 execution.lines += script.count();
                 execution.rules += script.rules();
                 Ok(None)
@@ -288,6 +253,8 @@ impl IptablesFamilyProxier {
             Err(error) if !error.rejects_rules() => Err(error),
             Err(_) if self.in_use.find_new(&self.kernel, self.family)? => self.try_parts(execution, parts),
             Err(error) => {
+                // Nothing was written, but the tool has ended.
+                self.progress.step(0, 0);
                 let line = error.rejected_line().and_then(|line| line.checked_sub(1));
                 let service = line.and_then(|line| script.owner_of(line));
                 Ok(Some(Rejection { error, service }))
@@ -295,34 +262,17 @@ impl IptablesFamilyProxier {
         }
     }
 
-    fn isolate(
-        &mut self,
-        execution: &mut Execution<'_>,
-        parts: &RestoreParts<'_>,
-        service: usize,
-        error: &ToolError,
-    ) {
-        let service = &execution.plan.services[service].name;
-        execution.half_written |= !parts.begins_service();
-        execution.rejected.insert(service.clone());
-        self.isolations.add(service, error, execution.now);
-        self.pending.remove(service);
-        if !self.programmed.contains_key(service) {
-            self.orders.iter_mut().for_each(|order| order.set(service, 0));
-        }
-    }
-
     fn record_written(&mut self, execution: &Execution<'_>, parts: &RestoreParts<'_>) {
-        let services = &execution.plan.services[parts.services.clone()];
-        for service in services.iter().filter(|s| !execution.rejected.contains(&s.name)) {
+        for (_, service) in execution.services_of(parts) {
             let awaits_retry = self.isolations.is_awaiting_retry(&service.name, execution.now);
             if !awaits_retry && service.ports.as_ref().is_none_or(|ports| parts.ends_service(ports)) {
                 self.set_programmed(&service.name, service.ports.clone(), service.large, service.rules);
             }
         }
-        // A plan from a snapshot has set the order already, unless a Service was rejected.
-        let is_order_known =
-            matches!(execution.plan.baseline, Baseline::Snapshot(_)) && execution.rejected.is_empty();
+        // A plan from a snapshot has set the order already, unless Services are left out.
+        let is_order_known = matches!(execution.plan.baseline, Baseline::Snapshot(_))
+            && execution.rejected.is_empty()
+            && execution.written >= execution.plan.services.len();
         for chain in SharedChain::ALL {
             if parts.shared && execution.plan.shared[chain.index()] && !is_order_known {
                 self.orders[chain.index()] = self.order_written(execution, parts, chain);
@@ -332,12 +282,11 @@ impl IptablesFamilyProxier {
 
     fn nothing_to_do(&self, execution: &Execution<'_>, parts: &RestoreParts<'_>) -> bool {
         let plan = execution.plan;
-        let is_rejected = |s: &&PlannedService| execution.rejected.contains(&s.name);
         let base = match (&plan.baseline, parts.base) {
             (Baseline::Snapshot(snapshot), true) => self.base_needs_writing(snapshot),
             _ => false,
         };
-        let services = plan.services[parts.services.clone()].iter().filter(|s| !is_rejected(s));
+        let services = execution.services_of(parts).map(|(_, service)| service);
         let legacy = self.kernel.flavour() == Flavour::Legacy;
         let removes = |s: &PlannedService| legacy && !s.removals.is_empty();
         let mut services = services.filter(|s| self.needs_writing(execution, s) || removes(s));
@@ -373,14 +322,35 @@ impl IptablesFamilyProxier {
         let old: BTreeSet<&NamespacedName> = self.orders[chain.index()].services().collect();
         let new = execution.plan.services.iter().map(|s| &s.name).filter(move |name| !old.contains(name));
         self.orders[chain.index()].services().chain(new).map(move |name| {
-            let services = &execution.plan.services[parts.services.clone()];
-            let being_written = services.binary_search_by(|s| s.name.cmp(name)).ok().map(|i| &services[i]);
+            let plan = execution.plan;
+            let being_written = parts.services.binary_search_by(|i| plan.services[*i].name.cmp(name)).ok();
+            let being_written = being_written.map(|at| &plan.services[parts.services[at]]);
             let ports = match being_written.filter(|s| !execution.rejected.contains(&s.name)) {
                 Some(service) => service.ports.as_ref(),
-                None => self.programmed.get(name).map(|p| &p.ports),
+                None => match self.programmed.get(name) {
+                    Some(programmed) => Some(&programmed.ports),
+                    None => self.unwritten_ports(execution, name),
+                },
             };
             (name, ports.map(|p| self.renderer.shared(p)).unwrap_or_default())
         })
+    }
+
+    /// Returns the ports of a Service that is left to a search, if its chains are in the kernel, written by the last process: the
+    /// rules that jump to them stay.
+    fn unwritten_ports<'s>(
+        &self,
+        execution: &'s Execution<'_>,
+        name: &NamespacedName,
+    ) -> Option<&'s Arc<[ServicePort]>> {
+        if execution.kept == KeptServices::None || self.isolations.is_awaiting_retry(name, execution.now) {
+            return None;
+        }
+        let services = &execution.plan.services;
+        let service =
+            services.binary_search_by(|service| service.name.cmp(name)).ok().map(|i| &services[i])?;
+        let is_kept = service.is_in_kernel && (execution.kept == KeptServices::All || service.max_lines == 0);
+        service.ports.as_ref().filter(|_| is_kept)
     }
 
     fn order_written(
@@ -401,24 +371,23 @@ impl IptablesFamilyProxier {
     fn batches(&self, execution: &Execution<'_>) -> Vec<RestoreParts<'static>> {
         let services = &execution.plan.services;
         let (mut batches, mut start, mut lines) = (Vec::new(), 0, 0);
-        let part =
-            |services: Range<usize>, ports| RestoreParts { services, ports, ..RestoreParts::default() };
+        let part = |services, ports| RestoreParts { services, ports, ..RestoreParts::default() };
         for (i, service) in services.iter().enumerate() {
             let size = self.estimated_lines(execution, service);
             if size > NFT_LINES {
-                batches.push(part(start..i, None));
+                batches.push(part((start..i).collect(), None));
                 let ports = service.ports.as_deref().unwrap_or_default();
-                batches.extend(self.divide(ports, service.large).map(|ports| part(i..i + 1, Some(ports))));
+                batches.extend(self.divide(ports, service.large).map(|ports| part(vec![i], Some(ports))));
                 (start, lines) = (i + 1, 0);
                 continue;
             }
             lines += size;
             if lines >= NFT_LINES || i + 1 == services.len() {
-                batches.push(part(start..i + 1, None));
+                batches.push(part((start..=i).collect(), None));
                 (start, lines) = (i + 1, 0);
             }
         }
-        batches.push(part(start..services.len(), None));
+        batches.push(part((start..services.len()).collect(), None));
         batches.retain(|batch| !batch.services.is_empty());
         batches
     }

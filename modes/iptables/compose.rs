@@ -73,7 +73,7 @@ impl IptablesFamilyProxier {
         let plan = execution.plan;
         if table == Table::Nat && parts.ports.is_none() {
             // Both tools keep chains sorted: sorted declarations take a fifth to a half less time.
-            for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
+            for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.binary_search(i).is_ok()) {
                 if !execution.rejected.contains(&plan.services[*i].name) {
                     script.owner(Some(*i));
                     script.declare(chain);
@@ -87,9 +87,8 @@ impl IptablesFamilyProxier {
             return Ok(());
         }
         let mut checked = false;
-        for i in parts.services.clone() {
-            let service = &plan.services[i];
-            if execution.rejected.contains(&service.name) || !self.needs_writing(execution, service) {
+        for (i, service) in execution.services_of(parts) {
+            if !self.needs_writing(execution, service) {
                 continue;
             }
             let Some(ports) = &service.ports else { continue };
@@ -156,9 +155,7 @@ impl IptablesFamilyProxier {
             matches!(execution.plan.baseline, Baseline::Snapshot(_)) && !execution.rejected.is_empty();
         let mut chains: Vec<ChainName> = if is_uncertain { Vec::new() } else { parts.removals.to_vec() };
         if self.kernel.flavour() == Flavour::Legacy {
-            let services = &execution.plan.services[parts.services.clone()];
-            let kept = services.iter().filter(|s| !execution.rejected.contains(&s.name));
-            chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
+            chains.extend(execution.services_of(parts).flat_map(|(_, s)| s.removals.iter().copied()));
         }
         // All chains are emptied before any is deleted, as they may refer to each other.
         chains.iter().for_each(|chain| script.declare(chain));

@@ -11,13 +11,16 @@ use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain, Table};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
-use super::kernel::IptablesKernel;
+use super::kernel::{Flavour, IptablesKernel};
 use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 
 /// The time for which one sync searches for rejected Services. Each attempt is a run of the tool, and other changes wait for it.
 const MAX_SEARCH_TIME: Duration = Duration::from_secs(1);
+
+/// The same with the legacy tool, whose runs take more than a second on a large cluster.
+const MAX_SEARCH_TIME_LEGACY: Duration = Duration::from_secs(5);
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
@@ -64,7 +67,11 @@ impl IptablesFamilyProxier {
         let names: Vec<NamespacedName> = self.pending.iter().filter(is_new).cloned().collect();
         // Changed Services come before those of a search.
         self.search.push(names);
-        let mut budget = Budget::new(usize::MAX, MAX_SEARCH_TIME, Instant::now());
+        let max_time = match self.kernel.flavour() {
+            Flavour::Nft => MAX_SEARCH_TIME,
+            Flavour::Legacy => MAX_SEARCH_TIME_LEGACY,
+        };
+        let mut budget = Budget::new(usize::MAX, max_time, Instant::now());
         while let Some(batch) = self.search.next_batch() {
             if !budget.spend(Instant::now()) {
                 self.search.push(batch);
@@ -195,7 +202,10 @@ impl IptablesFamilyProxier {
         restore: &mut Restore,
         orders: &mut EditedOrders,
     ) {
-        if old.shared(chain).eq(new.shared(chain)) {
+        // A Service that a search left to later syncs after a restart may have rules of the last process.
+        let has_unknown_rules =
+            || !self.programmed.contains_key(name) && self.orders[chain.index()].find(name).is_some();
+        if old.shared(chain).eq(new.shared(chain)) && !has_unknown_rules() {
             return;
         }
         let order = orders[chain.index()].get_or_insert_with(|| self.orders[chain.index()].clone());

@@ -35,6 +35,8 @@ pub(super) struct PlannedService {
     pub(super) rules: RuleCount,
     /// Its chains that it no longer needs.
     pub(super) removals: Vec<ChainName>,
+    /// The chains to which its rules in shared chains jump are in the kernel, as the snapshot shows.
+    pub(super) is_in_kernel: bool,
 }
 
 /// The changes of a bulk write.
@@ -83,8 +85,9 @@ impl IptablesFamilyProxier {
             for chain in SharedChain::ALL {
                 shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
             }
-            let (name, rules) = (name.clone(), rules.count());
-            services.push(PlannedService { name, ports, large, max_lines, rules, removals: Vec::new() });
+            let is_in_kernel = is_in_kernel(&rules, &snapshot);
+            let (name, rules, removals) = (name.clone(), rules.count(), Vec::new());
+            services.push(PlannedService { name, ports, large, max_lines, rules, removals, is_in_kernel });
         }
         let stale = |chain: &ChainName| is_service_chain(chain.as_str()) && !wanted_chains.contains(chain);
         let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
@@ -128,7 +131,16 @@ impl IptablesFamilyProxier {
                 old.chains().map(|(chain, _)| chain).filter(|chain| !new_chains.contains_key(chain));
             let removals = removals.collect();
             let (name, max_lines, rules) = (name.clone(), max_lines(&new), new.count());
-            plan.services.push(PlannedService { name, max_lines, ports, large, rules, removals });
+            let is_in_kernel = false;
+            plan.services.push(PlannedService {
+                name,
+                max_lines,
+                ports,
+                large,
+                rules,
+                removals,
+                is_in_kernel,
+            });
         }
         plan.declared.sort_unstable();
         plan
@@ -170,6 +182,15 @@ impl IptablesFamilyProxier {
         order.into_iter().for_each(|i| counted.push(&services[i].name, rules[i].len()));
         counted
     }
+}
+
+/// Returns true if a Service has chains, and the kernel has those to which rules of other chains jump: all but those of endpoints.
+fn is_in_kernel(rules: &ServiceRules, snapshot: &Snapshot) -> bool {
+    let mut chains = rules.chains().map(|(chain, _)| chain).peekable();
+    chains.peek().is_some()
+        && chains
+            .filter(|chain| !chain.as_str().starts_with("KUBE-SEP-"))
+            .all(|chain| snapshot.chain(Table::Nat, chain.as_str()).is_some())
 }
 
 /// Returns the order in which the kernel holds the rules of these Services in a shared chain that ends with `tail`, if

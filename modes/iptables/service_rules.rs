@@ -31,6 +31,12 @@ impl ServiceRules {
         self.shared.iter().filter(move |(c, _)| *c == chain).map(|(_, range)| &self.text[range.clone()])
     }
 
+    /// Returns all its rules; those of its own chains begin with `-A CHAIN`.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        let own = self.chains().flat_map(|(_, lines)| lines.lines());
+        own.chain(self.shared.iter().map(|(_, range)| &self.text[range.clone()]))
+    }
+
     /// Returns the number of its rules and chains.
     pub(super) fn count(&self) -> RuleCount {
         let own = self.chains().map(|(_, lines)| lines.lines().count()).sum::<usize>();

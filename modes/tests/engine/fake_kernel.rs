@@ -20,6 +20,9 @@ pub struct FakeKernel {
     flavour: Flavour,
 }
 
+/// Looks at the rules after each accepted restore.
+type Observer = Box<dyn FnMut(&BTreeMap<Table, Chains>) + Send>;
+
 type ExternalChange = Box<dyn FnOnce(&mut BTreeMap<Table, Chains>) + Send>;
 
 pub struct State {
@@ -42,6 +45,7 @@ pub struct State {
     pub before_restore: Option<ExternalChange>,
     /// A change by another process just after the next restore.
     pub after_restore: Option<ExternalChange>,
+    pub observer: Option<Observer>,
     /// The duration of a restore.
     pub restore_takes: Duration,
     /// The duration of a dump of a table.
@@ -66,6 +70,7 @@ impl FakeKernel {
             out_of_memory: false,
             before_restore: None,
             after_restore: None,
+            observer: None,
             restore_takes: Duration::ZERO,
             dump_takes: Duration::ZERO,
             restores: 0,
@@ -127,6 +132,10 @@ impl IptablesKernel for FakeKernel {
         if let Some(change) = state.after_restore.take() {
             change(&mut state.tables);
             state.generation += 1;
+        }
+        if let Some(mut observer) = state.observer.take() {
+            observer(&state.tables);
+            state.observer = Some(observer);
         }
         result.map_err(|(line, message)| ToolError::Failed {
             tool: "fake".into(),
