@@ -28,6 +28,8 @@ pub enum SyncErrorKind {
     ToolUnusable,
     /// Another process holds a lock.
     Locked,
+    /// Some Services are rejected, and the search for them is not complete. A restart would begin it again.
+    SearchIncomplete,
 }
 
 impl SyncError {

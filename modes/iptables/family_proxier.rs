@@ -239,7 +239,7 @@ impl IptablesFamilyProxier {
                 "the kernel or its tool rejects some of {count} Services; the search for them continues, keeping their last good \
                  rules"
             );
-            SyncError::new(SyncErrorKind::ToolFailed, reason)
+            SyncError::new(SyncErrorKind::SearchIncomplete, reason)
         })
     }
 

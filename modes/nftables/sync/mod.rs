@@ -111,7 +111,7 @@ impl TableSync {
                     "nf_tables: kernel rejects some of {} Services; the search for them continues, keeping their last good rules",
                     self.services.pending.len()
                 );
-                result.error = Some(SyncError::new(SyncErrorKind::KernelRejected, reason));
+                result.error = Some(SyncError::new(SyncErrorKind::SearchIncomplete, reason));
             }
         }
         result.isolated = self.services.isolations.all().collect();

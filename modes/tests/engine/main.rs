@@ -18,7 +18,7 @@ use portcullis_cluster::desired::ServiceChange;
 use portcullis_modes::iptables::{
     Flavour, IptablesFeatures, IptablesKernel, IptablesProxier, RuleSet, Table,
 };
-use portcullis_modes::{Mode, SyncResult};
+use portcullis_modes::{Mode, SyncErrorKind, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
 use proptest::prelude::*;
 
@@ -304,7 +304,9 @@ fn search_for_rejected_services_does_not_delay_other_changes() {
         let restores = kernel.state().restores - before;
         assert!(restores <= max_restores, "{flavour:?}, {services} Services: {restores} restores");
         kernel.state().restore_takes = Duration::from_millis(restore_takes.min(200));
-        let error = results[0].error.as_ref().expect("the search is not complete").to_string();
+        let error = results[0].error.as_ref().expect("the search is not complete");
+        assert_eq!(error.kind(), SyncErrorKind::SearchIncomplete);
+        let error = error.to_string();
         assert!(error.contains("the search for them continues"), "{error}");
         assert!(proxier.next_due().is_some(), "it continues");
 

@@ -93,7 +93,12 @@ impl ServiceSyncResult {
             let kind = family.error.as_ref().map(SyncError::kind);
             matches!(
                 kind,
-                Some(SyncErrorKind::ToolFailed | SyncErrorKind::ToolUnusable | SyncErrorKind::Locked)
+                Some(
+                    SyncErrorKind::ToolFailed
+                        | SyncErrorKind::ToolUnusable
+                        | SyncErrorKind::Locked
+                        | SyncErrorKind::SearchIncomplete
+                )
             )
         };
         ServiceMeasurements {
@@ -243,10 +248,38 @@ fn rules_result(result: &SyncResult) -> RulesResult {
         duration: result.duration,
         restored: result.restored,
         isolated: isolated.collect(),
-        error: result
-            .error
-            .as_ref()
-            .map(|error| RulesError { message: error.to_string(), may_restart_help: true }),
+        error: result.error.as_ref().map(|error| RulesError {
+            message: error.to_string(),
+            may_restart_help: error.kind() != SyncErrorKind::SearchIncomplete,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::Family;
+
+    use super::*;
+
+    #[test]
+    fn search_for_rejected_services_is_no_reason_for_a_restart() {
+        for (kind, may_help) in
+            [(SyncErrorKind::SearchIncomplete, false), (SyncErrorKind::ToolUnusable, true)]
+        {
+            let result = SyncResult {
+                family: Family::V4,
+                is_full: true,
+                duration: Duration::from_secs(1),
+                written: 0,
+                tables: Vec::new(),
+                restored: 0,
+                deferred: Vec::new(),
+                isolated: Vec::new(),
+                error: Some(SyncError::new(kind, "rejected")),
+            };
+            let error = rules_result(&result).error.expect("it failed");
+            assert_eq!(error.may_restart_help, may_help, "{kind:?}");
+        }
     }
 }
 
