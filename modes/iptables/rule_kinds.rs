@@ -26,9 +26,9 @@ fn kind_of(rule: &str) -> u64 {
     let mut option = "";
     // Comments, the only quoted values, are at odd positions.
     for word in rule.split('"').step_by(2).flat_map(|text| text.split(' ')) {
-        if word.starts_with('-') || word == "!" {
-            word.hash(&mut hasher);
-        } else if matches!(option, "-p" | "-m" | "-j" | "-g") && !word.starts_with("KUBE-S") {
+        let is_option = word.starts_with('-') || word == "!";
+        let is_kind = matches!(option, "-p" | "-m" | "-j" | "-g") && !word.starts_with("KUBE-S");
+        if is_option || is_kind {
             word.hash(&mut hasher);
         }
         option = word;
