@@ -255,6 +255,25 @@ fn rules_result(result: &SyncResult) -> RulesResult {
     }
 }
 
+fn log_cleanup(cleanup: &CleanupResult) {
+    let CleanupResult { removed, not_removed, kept, .. } = cleanup;
+    removed.iter().for_each(|object| tracing::info!(%object, "removed an object of another proxy mode"));
+    not_removed
+        .iter()
+        .for_each(|object| tracing::warn!(%object, "cannot remove an object of another proxy mode"));
+    kept.iter().for_each(|object| tracing::info!("kept {object}"));
+}
+
+fn log_drain(before: Option<DrainStatus>, now: Option<DrainStatus>) {
+    let Some(now) = now else { return };
+    if before.is_none() {
+        tracing::info!(connections = now.connections, servers = now.servers, at_most = ?now.remaining,
+            "waiting for the end of connections through IPVS before removing their virtual servers");
+    } else {
+        tracing::debug!(connections = now.connections, "waiting for the end of connections through IPVS");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use portcullis_cluster::Family;
@@ -280,24 +299,5 @@ mod tests {
             let error = rules_result(&result).error.expect("it failed");
             assert_eq!(error.may_restart_help, may_help, "{kind:?}");
         }
-    }
-}
-
-fn log_cleanup(cleanup: &CleanupResult) {
-    let CleanupResult { removed, not_removed, kept, .. } = cleanup;
-    removed.iter().for_each(|object| tracing::info!(%object, "removed an object of another proxy mode"));
-    not_removed
-        .iter()
-        .for_each(|object| tracing::warn!(%object, "cannot remove an object of another proxy mode"));
-    kept.iter().for_each(|object| tracing::info!("kept {object}"));
-}
-
-fn log_drain(before: Option<DrainStatus>, now: Option<DrainStatus>) {
-    let Some(now) = now else { return };
-    if before.is_none() {
-        tracing::info!(connections = now.connections, servers = now.servers, at_most = ?now.remaining,
-            "waiting for the end of connections through IPVS before removing their virtual servers");
-    } else {
-        tracing::debug!(connections = now.connections, "waiting for the end of connections through IPVS");
     }
 }
