@@ -88,10 +88,12 @@ impl<'a> EventLoop<'a> {
     pub(crate) async fn run(&mut self) -> Result<Exit, JoinError> {
         let mut tick = tokio::time::interval(self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut may_have_work = true;
         loop {
-            if let Some(exit) = self.iterate() {
+            if may_have_work && let Some(exit) = self.iterate() {
                 return Ok(exit);
             }
+            may_have_work = true;
             let timer = sleep_until(self.next_due(Instant::now()));
             tokio::select! {
                 Some(batch) = self.events.recv() => self.handle_events(batch),
@@ -99,7 +101,11 @@ impl<'a> EventLoop<'a> {
                 () = self.wake.notified() => {}
                 () = timer => {}
                 _ = tick.tick() => self.handle_tick(),
-                Some(query) = receive(self.queries.as_mut()) => self.run_query(query),
+                Some(query) = receive(self.queries.as_mut()) => {
+                    self.run_query(query);
+                    // A query changes nothing, so no controller has to be polled and no status copied.
+                    may_have_work = false;
+                }
                 Some(reason) = self.stop.recv() => return Ok(Exit::Stopped(reason)),
             }
         }

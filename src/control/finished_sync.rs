@@ -62,6 +62,8 @@ pub(crate) struct IsolatedObject {
     pub(crate) cause: IsolationCause,
     /// The error message, which names the object.
     pub(crate) text: String,
+    /// The kernel has rules of an earlier version of it; `None` if that is not known.
+    pub(crate) has_rules: Option<bool>,
 }
 
 /// A fact about an object that all nodes report alike, so that one Event is created for all nodes.

@@ -49,7 +49,7 @@ pub(crate) use observer::Observer;
 pub use progress::{ITERATION_LIMIT, Progress};
 #[cfg(test)]
 pub(crate) use query::Query;
-pub(crate) use query::{DaemonState, Queries, QueryError};
+pub(crate) use query::{DaemonState, HealthCheckFailures, Queries, QueryError};
 pub(crate) use schedule::{Due, Schedule};
 pub(crate) use status::{ChangeCounts, Status};
 pub use sync_history::{SyncFailure, SyncHistory};

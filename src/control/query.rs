@@ -28,8 +28,14 @@ pub(crate) struct DaemonState<'a> {
     pub(crate) policies: Option<&'a CompiledPolicies>,
     /// The Services of which a change is not programmed yet.
     pub(crate) pending: Vec<&'a BTreeSet<NamespacedName>>,
-    /// The Services whose health check node port is not served, with the reason.
-    pub(crate) health_check_failures: BTreeMap<NamespacedName, String>,
+    /// The health check node ports, if they are served.
+    pub(crate) health_checks: Option<&'a dyn HealthCheckFailures>,
+}
+
+/// The health check node ports of Services. They belong to another task, so the queries that need them copy them.
+pub(crate) trait HealthCheckFailures {
+    /// Returns the Services whose port is not served, with the reason.
+    fn failures(&self) -> BTreeMap<NamespacedName, String>;
 }
 
 impl<'a> DaemonState<'a> {
@@ -41,7 +47,7 @@ impl<'a> DaemonState<'a> {
             desired: None,
             policies: None,
             pending: Vec::new(),
-            health_check_failures: BTreeMap::new(),
+            health_checks: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use portcullis_cluster::desired::{Desired, Rejection, ServicePort};
 use portcullis_cluster::{Family, NamespacedName, TrafficPolicy};
 use portcullis_modes::{NodePortAddresses, Options};
 
-use crate::control::PortsWithoutLocalEndpoints;
+use crate::control::{HealthCheckFailures, PortsWithoutLocalEndpoints};
 use crate::observe::health_check_node_port::{DesiredPorts, ServiceHealthServer};
 
 /// Keeps the health check ports of Services up to date.
@@ -21,11 +21,6 @@ pub(in crate::daemon) struct HealthChecks {
 impl HealthChecks {
     pub(in crate::daemon) fn new(server: ServiceHealthServer, families: Vec<Family>) -> Self {
         HealthChecks { server, families, addresses: None }
-    }
-
-    /// Returns the Services whose ports are not served, with the reasons.
-    pub(super) fn failures(&self) -> BTreeMap<NamespacedName, String> {
-        self.server.failures()
     }
 
     /// Updates the health check ports, and returns the ports without local endpoints. Does nothing and returns nothing if
@@ -52,6 +47,12 @@ impl HealthChecks {
             .iter()
             .map(|family| (*family, ports_without_local_endpoints(desired, *family)))
             .collect()
+    }
+}
+
+impl HealthCheckFailures for HealthChecks {
+    fn failures(&self) -> BTreeMap<NamespacedName, String> {
+        self.server.failures()
     }
 }
 

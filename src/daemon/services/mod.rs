@@ -440,6 +440,6 @@ impl Controller for ServiceController {
     fn add_to<'a>(&'a self, state: &mut DaemonState<'a>) {
         state.desired = Some(&self.desired);
         state.pending.extend([&self.dirty.services, &self.unwritten]);
-        state.health_check_failures = self.handles.health_checks.failures();
+        state.health_checks = Some(&self.handles.health_checks);
     }
 }
