@@ -39,7 +39,7 @@ mod truncated_list;
 mod unknown_object;
 pub mod version;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -97,25 +97,37 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     if let Some(message) = progress_message(&invocation.command) {
         progress_bar::start(message);
     }
-    let mut out = Output::new(io::stdout().lock());
+    let mut out = Output::stdout();
+    let code = perform_command(invocation, config, &termination, &mut out)?;
+    out.flush().context("cannot write")?;
+    Ok(code)
+}
+
+/// Performs the command. Its output may be buffered.
+fn perform_command(
+    invocation: &Invocation,
+    config: &Config,
+    termination: &Termination,
+    out: &mut Output<StdoutLock<'_>>,
+) -> anyhow::Result<ExitCode> {
     match &invocation.command {
-        Command::Daemon(daemon) => return serve(invocation, config, daemon, &termination),
+        Command::Daemon(daemon) => return serve(invocation, config, daemon, termination),
         Command::WriteConfig(path) => {
             let (text, warning) = invocation.configuration_for(path);
             warning.iter().for_each(|warning| tracing::warn!("{warning}"));
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        Command::Render(render) => commands::render::run(config, render, &mut out)?,
+        Command::Render(render) => commands::render::run(config, render, out)?,
         Command::Lab(arguments) => return Err(commands::lab::exec(arguments).into()),
         Command::Man(config::Man { command, .. }) if command.first().is_some_and(|name| name == "lab") => {
             let page = std::iter::once("man").chain(command[1..].iter().map(String::as_str));
             return Err(commands::lab::exec(page).into());
         }
-        Command::Man(man) => commands::man::run(man, &mut out)?,
-        Command::Completions(completions) => commands::completions::run(completions, &mut out)?,
-        Command::Version(output) => version::print(*output, &mut out)?,
+        Command::Man(man) => commands::man::run(man, out)?,
+        Command::Completions(completions) => commands::completions::run(completions, out)?,
+        Command::Version(output) => version::print(*output, out)?,
         Command::Cleanup(cleanup) => {
-            return Ok(exit_code(commands::cleanup::run(*cleanup, &mut out)?));
+            return Ok(exit_code(commands::cleanup::run(*cleanup, out)?));
         }
         Command::Bundle(bundle) => {
             return Ok(exit_code(commands::bundle::run(invocation, bundle)?));
@@ -123,18 +135,18 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Pause => return Ok(commands::pause::run()),
         Command::Diff(diff) => {
             let colour = output::has_colors(&io::stdout());
-            return Ok(exit_code(!commands::diff::run(config, diff, colour, &mut out)?));
+            return Ok(exit_code(!commands::diff::run(config, diff, colour, out)?));
         }
         Command::Status(status) => {
             let (stdout, colors) = (io::stdout(), output::has_colors(&io::stdout()));
-            let verdict = commands::status::run(config, *status, stdout.is_terminal(), colors, &mut out);
+            let verdict = commands::status::run(config, *status, stdout.is_terminal(), colors, out);
             return Ok(status_code(status.watch, verdict?));
         }
         Command::Observe(observe) => {
-            commands::observe::run(config, observe, output::has_colors(&io::stdout()), &mut out)?;
+            commands::observe::run(config, observe, output::has_colors(&io::stdout()), out)?;
         }
         Command::Explain(explain) => {
-            return Ok(match commands::explain::run(config, explain, &mut out)? {
+            return Ok(match commands::explain::run(config, explain, out)? {
                 ExplainResult::Predicted { arrives } => exit_code(arrives),
                 ExplainResult::Probed(Agreement::Agrees) => ExitCode::SUCCESS,
                 ExplainResult::Probed(Agreement::Disagrees) => ExitCode::FAILURE,
@@ -142,13 +154,13 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             });
         }
         Command::Services(services) => {
-            return Ok(exit_code(commands::services::run(config, services, &mut out)?));
+            return Ok(exit_code(commands::services::run(config, services, out)?));
         }
         Command::Migrate(migrate) => {
-            return Ok(exit_code(commands::migrate::run(config, migrate, &mut out)?));
+            return Ok(exit_code(commands::migrate::run(config, migrate, out)?));
         }
         Command::Policy(config::Policy::Matrix(matrix)) => {
-            commands::policy::matrix(config, matrix, &mut out)?;
+            commands::policy::matrix(config, matrix, out)?;
         }
     }
     Ok(ExitCode::SUCCESS)

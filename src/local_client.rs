@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::observe::local_api::documents::{API_VERSION, ErrorDocument, TypeMeta};
+use crate::observe::local_api::documents::{API_VERSION, ErrorDocument, TypeMeta, Typed};
 
 /// The time limit for a document.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -80,16 +80,21 @@ impl LocalClient {
     ///
     /// # Errors
     /// [`LocalClientError`]
-    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str, kind: &str) -> Result<T, LocalClientError> {
+    pub(crate) fn get<T: DeserializeOwned + Typed>(
+        &self,
+        path: &str,
+        kind: &str,
+    ) -> Result<T, LocalClientError> {
+        parse(&self.fetch(path)?, kind)
+    }
+
+    /// Requests a document, and returns its text for [`parse`]. Must not be called in asynchronous code.
+    ///
+    /// # Errors
+    /// [`LocalClientError`]
+    pub(crate) fn fetch(&self, path: &str) -> Result<Bytes, LocalClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let text = runtime.block_on(self.text(path))?;
-        let unexpected = |error: serde_json::Error| LocalClientError::Unexpected(error.to_string());
-        let meta: TypeMeta = serde_json::from_slice(&text).map_err(unexpected)?;
-        if (meta.api_version.as_str(), meta.kind.as_str()) != (API_VERSION, kind) {
-            let found = format!("{} {}, expected {API_VERSION} {kind}", meta.api_version, meta.kind);
-            return Err(LocalClientError::Unexpected(found));
-        }
-        serde_json::from_slice(&text).map_err(unexpected)
+        runtime.block_on(self.text(path))
     }
 
     /// Requests a document, and returns its text.
@@ -134,5 +139,61 @@ impl LocalClient {
             _ => error.to_string(),
         };
         LocalClientError::NotRunning { socket: self.socket.clone(), reason }
+    }
+}
+
+/// Parses a document of this kind. Large documents are read once; one that has other fields is read again for its kind.
+///
+/// # Errors
+/// [`LocalClientError::Unexpected`]
+pub(crate) fn parse<T: DeserializeOwned + Typed>(text: &[u8], kind: &str) -> Result<T, LocalClientError> {
+    let unexpected = |error: serde_json::Error| LocalClientError::Unexpected(error.to_string());
+    let check = |(api_version, found): (&str, &str)| match (api_version, found) == (API_VERSION, kind) {
+        true => Ok(()),
+        false => {
+            let found = format!("{api_version} {found}, expected {API_VERSION} {kind}");
+            Err(LocalClientError::Unexpected(found))
+        }
+    };
+    match serde_json::from_slice::<T>(text) {
+        Ok(document) => check(document.type_meta()).map(|()| document),
+        Err(error) => {
+            let TypeMeta { api_version, kind } = serde_json::from_slice(text).map_err(unexpected)?;
+            check((&api_version, &kind)).and(Err(unexpected(error)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_report::{KIND, ServiceReport};
+
+    #[test]
+    fn document_of_another_kind_or_version_is_named() {
+        let report = r#"{"apiVersion":"portcullis.io/v1","kind":"ServiceReport","node":"a","mode":"ipvs","total":0,"offset":0,
+            "next":null,"items":[],"notes":[],"addedLater":1}"#;
+        let rows = [
+            (report.to_owned(), None),
+            (
+                report.replace("/v1", "/v2"),
+                Some("portcullis.io/v2 ServiceReport, expected portcullis.io/v1 "),
+            ),
+            (report.replace("ServiceReport", "Status"), Some("portcullis.io/v1 Status, expected ")),
+            (report.replace("\"items\":[],", ""), Some("missing field `items`")),
+            (
+                r#"{"apiVersion":"portcullis.io/v1","kind":"Status"}"#.to_owned(),
+                Some("portcullis.io/v1 Status, expec"),
+            ),
+            ("[]".to_owned(), Some("invalid length 0")),
+        ];
+        for (text, expected) in rows {
+            let result = parse::<ServiceReport>(text.as_bytes(), KIND).map_err(|error| error.to_string());
+            match (result, expected) {
+                (Ok(_), None) => {}
+                (Err(message), Some(expected)) => assert!(message.contains(expected), "{text}: {message}"),
+                (result, _) => panic!("{text}: {result:?}"),
+            }
+        }
     }
 }

@@ -193,6 +193,24 @@ fn credentials_are_found_as_by_kubectl() {
         let printed = transcript_with(&format!("{command} --context nothing"), &[home_variable]);
         assert!(printed.contains("--context: there is no context nothing in "), "{command}: {printed}");
     }
+    // The namespace of the context, unless one is named.
+    let services =
+        |arguments: &str| transcript_with(&format!("services db {arguments}"), &[("KUBECONFIG", &list)]);
+    assert!(
+        services("--context shop").starts_with("Service:    shop/db\n"),
+        "{}",
+        services("--context shop")
+    );
+    assert!(
+        services("--context ops").contains("there is no Service ops/db"),
+        "{}",
+        services("--context ops")
+    );
+    assert!(
+        services("--context ops -n shop").starts_with("Service:    shop/db\n"),
+        "{}",
+        services("--context ops -n shop")
+    );
     // Without a source, services asks the daemon.
     for command in [commands[0], commands[1], "services -A --context shop"] {
         let printed = transcript_with(command, &[home_variable]);

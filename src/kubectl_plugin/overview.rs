@@ -19,6 +19,7 @@ use super::pods::{DaemonPod, DaemonPods};
 use crate::config::OutputFormat;
 use crate::document::Document;
 use crate::output::Output;
+use crate::progress_bar;
 
 /// The number of nodes that are queried at a time.
 const WORKERS: usize = 8;
@@ -83,14 +84,17 @@ pub(super) fn run(arguments: &Arguments, pods: &DaemonPods) -> Result<ExitCode, 
     let parsed = parsed.unwrap_or_else(|error| crate::config::exit(&error));
     external_program::set_time_limit(NODE_LIMIT);
     let mut nodes = nodes_without_pods(arguments, pods)?;
+    progress_bar::start_steps(pods.pods.len(), "asking the daemons of all nodes");
     nodes.extend(query_all(arguments, pods));
+    progress_bar::finish();
     nodes.sort_by(|a, b| (a.state, &a.node).cmp(&(b.state, &b.node)));
     let worst = nodes.first().map_or(State::Unknown, |node| node.state);
-    let mut out = Output::new(io::stdout().lock());
+    let mut out = Output::stdout();
     match parsed.output.document_format() {
         Some(format) => Document::new("StatusOverview", Overview { nodes }).print(format, &mut out)?,
         None => print(&nodes, &mut out)?,
     }
+    out.flush()?;
     Ok(match worst {
         State::Healthy | State::Warning => ExitCode::SUCCESS,
         State::Unhealthy => ExitCode::FAILURE,
@@ -128,6 +132,7 @@ fn query_all(arguments: &Arguments, pods: &DaemonPods) -> Vec<NodeState> {
             scope.spawn(|| {
                 while let Some((node, pod)) = pods.get(next.fetch_add(1, Relaxed)) {
                     let state = query(arguments, node, pod);
+                    progress_bar::step();
                     states.lock().expect("no thread panics while it holds the lock").push(state);
                 }
             });

@@ -62,9 +62,17 @@ pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bo
     let is_text = format.is_none();
     if is_text {
         text::print(&report, out)?;
+        out.flush()?;
     }
     if migrate.apply && report.is_possible() && (migrate.force || report.obstacles().is_empty()) {
-        let mut print = |line: &str| if is_text { writeln!(out, "{line}") } else { Ok(()) };
+        // Each step appears when it is done.
+        let mut print = |line: &str| {
+            if !is_text {
+                return Ok(());
+            }
+            writeln!(out, "{line}")?;
+            out.flush()
+        };
         report.applied = Some(apply::apply(config, &state, prerequisites?, migrate.drain, &mut print)?);
     } else if migrate.apply && is_text {
         writeln!(out, "\nNothing was changed.")?;

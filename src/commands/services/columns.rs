@@ -9,24 +9,32 @@ pub(super) fn print(
     rows: &[Vec<String>],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([head[column].len()]).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    print_line(indent, head.iter().copied(), &widths, out)?;
-    rows.iter().try_for_each(|row| print_line(indent, row.iter().map(String::as_str), &widths, out))
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut line = String::new();
+    print_line(indent, head.iter().copied(), &widths, &mut line, out)?;
+    rows.iter()
+        .try_for_each(|row| print_line(indent, row.iter().map(String::as_str), &widths, &mut line, out))
 }
 
 fn print_line<'a>(
     indent: &str,
     cells: impl Iterator<Item = &'a str>,
     widths: &[usize],
+    line: &mut String,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut line = indent.to_owned();
+    line.clear();
+    line.push_str(indent);
     for (cell, width) in cells.zip(widths) {
-        line.push_str(&format!("{cell:width$}  "));
+        line.push_str(cell);
+        line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
     }
-    writeln!(out, "{}", line.trim_end())
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    out.write_all(line.as_bytes())
 }

@@ -3,16 +3,15 @@
 mod columns;
 mod details;
 mod offline;
+mod pages;
 mod text;
 
 use std::io::{self, Write};
 
-use http::StatusCode;
-
 use crate::cluster_view::LoadError;
 use crate::config::{Config, Services, ServicesFormat};
-use crate::local_client::{LocalClient, LocalClientError};
-use crate::service_report::{KIND, NotFound, ServiceQuery, ServiceReport, report};
+use crate::local_client::LocalClient;
+use crate::service_report::{NotFound, ServiceQuery, ServiceReport, report};
 
 /// The alternative to a running daemon.
 const WITHOUT_DAEMON: &str = "to read the cluster without a daemon, set --manifests, --kubeconfig or --master, or name a node by --node";
@@ -50,35 +49,36 @@ pub enum ServicesError {
 /// # Errors
 /// The Services cannot be read, or an argument names an object that does not exist.
 pub fn run(config: &Config, arguments: &Services, out: &mut dyn Write) -> Result<bool, ServicesError> {
-    let query = query(arguments)?;
+    // Malformed arguments are reported before anything is read.
+    let query = query(arguments, "default")?;
     // A daemon serves its own node, from the source of its own configuration.
     let is_offline = arguments.has_source || arguments.node.is_some() || arguments.host.is_some();
     let found = if is_offline {
         let offline = offline::load(config, arguments)?;
-        let found = all_pages(query, |query| Ok(report(&offline.input(config), query)?))?;
+        let query = match &offline.default_namespace {
+            Some(namespace) => self::query(arguments, namespace)?,
+            None => query,
+        };
+        let found = all_pages(query, |query| report(&offline.input(config), query))?;
         print(&found, arguments, out)?;
         offline.unreadable.check()?;
         found
     } else {
         let client = LocalClient::new(config.socket.as_deref().ok_or(ServicesError::Disabled)?);
-        let found = all_pages(query, |query| request(&client, query))?;
+        let mut found: Option<ServiceReport> = None;
+        pages::request_all(&client, &query, |page| match &mut found {
+            Some(all) => append(all, page),
+            None => found = Some(page),
+        })?;
+        let found = found.expect("there is a first page, or an error");
         print(&found, arguments, out)?;
         found
     };
     Ok(!arguments.problems || found.items.is_empty())
 }
 
-/// Requests a page from the running daemon.
-fn request(client: &LocalClient, query: &ServiceQuery) -> Result<ServiceReport, ServicesError> {
-    let path = format!("/v1/services?{}", query.to_query_string());
-    client.get(&path, KIND).map_err(|error| match error {
-        LocalClientError::Status { status: StatusCode::NOT_FOUND, message, .. } => NotFound(message).into(),
-        error => ServicesError::NoDaemon(error.to_string()),
-    })
-}
-
-/// Returns the query for the arguments.
-fn query(arguments: &Services) -> Result<ServiceQuery, ServicesError> {
+/// Returns the query for the arguments. `default`: the namespace without one on the command line.
+fn query(arguments: &Services, default: &str) -> Result<ServiceQuery, ServicesError> {
     let of_argument = |flag, message: &str| ServicesError::Argument { flag, message: message.to_owned() };
     let (namespace, name) = match arguments.name.as_deref().map(|name| name.split_once('/').ok_or(name)) {
         Some(Ok(_)) if arguments.namespace.is_some() => {
@@ -91,7 +91,7 @@ fn query(arguments: &Services) -> Result<ServiceQuery, ServicesError> {
     if name.is_some() && arguments.all_namespaces {
         return Err(of_argument("--all-namespaces", "a Service is named; use NAMESPACE/NAME or --namespace"));
     }
-    let namespace = (!arguments.all_namespaces).then(|| namespace.unwrap_or("default").to_owned());
+    let namespace = (!arguments.all_namespaces).then(|| namespace.unwrap_or(default).to_owned());
     let lists_endpoints =
         name.is_some() || matches!(arguments.output, ServicesFormat::Json | ServicesFormat::Yaml);
     Ok(ServiceQuery {
@@ -104,21 +104,24 @@ fn query(arguments: &Services) -> Result<ServiceQuery, ServicesError> {
     })
 }
 
-/// Reads all pages of a query.
+/// Reads all pages of a query from the cluster's objects.
 fn all_pages(
     mut query: ServiceQuery,
-    mut read: impl FnMut(&ServiceQuery) -> Result<ServiceReport, ServicesError>,
-) -> Result<ServiceReport, ServicesError> {
+    read: impl Fn(&ServiceQuery) -> Result<ServiceReport, NotFound>,
+) -> Result<ServiceReport, NotFound> {
     let mut all = read(&query)?;
     while let Some(next) = all.next.take() {
         query.after = Some(next);
-        let page = read(&query)?;
-        all.items.extend(page.items);
-        all.next = page.next;
+        append(&mut all, read(&query)?);
     }
-    // Services may have been added or deleted between pages.
-    all.total = all.items.len();
     Ok(all)
+}
+
+/// Adds the next page to a report. Services may have been added or deleted between pages.
+fn append(all: &mut ServiceReport, page: ServiceReport) {
+    all.items.extend(page.items);
+    all.total = all.items.len();
+    all.next = page.next;
 }
 
 fn print(found: &ServiceReport, arguments: &Services, out: &mut dyn Write) -> io::Result<()> {

@@ -29,13 +29,15 @@ pub(super) struct Offline<'a> {
     isolated: BTreeMap<NamespacedName, Isolation>,
     health_check_failures: BTreeMap<NamespacedName, String>,
     notes: Vec<String>,
+    /// The namespace of the kubeconfig's context or the service account, if there is one.
+    pub(super) default_namespace: Option<String>,
     /// Objects that could not be read.
     pub(super) unreadable: UnreadableObjects,
 }
 
 /// Reads the cluster.
 pub(super) fn load<'a>(config: &'a Config, arguments: &Services) -> Result<Offline<'a>, ServicesError> {
-    let ClusterView { index, unreadable, .. } = cluster_view::load_cluster(config)?;
+    let ClusterView { index, unreadable, default_namespace } = cluster_view::load_cluster(config)?;
     let name = match &arguments.node {
         Some(name) => {
             let name = Name::new(name);
@@ -76,6 +78,7 @@ pub(super) fn load<'a>(config: &'a Config, arguments: &Services) -> Result<Offli
         isolated: BTreeMap::new(),
         health_check_failures: BTreeMap::new(),
         notes,
+        default_namespace,
         unreadable,
     })
 }

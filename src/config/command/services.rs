@@ -10,7 +10,7 @@ pub struct Services {
     /// Show the details of this Service: NAME or NAMESPACE/NAME
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Namespace [default: default]
+    /// Namespace [default: with an API server that of the kubeconfig's context or the service account, else "default"]
     #[arg(long, short, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
     /// Show the Services of all namespaces

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::moment::Moment;
+use crate::service_report::ServiceReport;
 
 /// The version of all documents.
 pub(crate) use crate::document::API_VERSION;
@@ -41,6 +42,24 @@ impl TypeMeta {
     /// Returns the head of a kind of document.
     pub(crate) fn new(kind: &str) -> Self {
         TypeMeta { api_version: API_VERSION.to_owned(), kind: kind.to_owned() }
+    }
+}
+
+/// A document that names its version and kind.
+pub(crate) trait Typed {
+    /// Returns the version and the kind.
+    fn type_meta(&self) -> (&str, &str);
+}
+
+impl Typed for StatusDocument {
+    fn type_meta(&self) -> (&str, &str) {
+        (&self.meta.api_version, &self.meta.kind)
+    }
+}
+
+impl Typed for ServiceReport {
+    fn type_meta(&self) -> (&str, &str) {
+        (&self.api_version, &self.kind)
     }
 }
 
