@@ -49,11 +49,21 @@ impl Isolations {
         self.0.next_retry()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = IsolatedService> + '_ {
-        self.0.all().map(|(service, reason)| IsolatedService {
+    /// Returns all isolated Services. `has_rules`: whether the kernel has rules of one.
+    pub(crate) fn all(
+        &self,
+        has_rules: impl Fn(&NamespacedName) -> bool,
+    ) -> impl Iterator<Item = IsolatedService> {
+        self.0.all().map(move |(service, reason)| IsolatedService {
             service: service.clone(),
             cause: IsolationCause::Rejected,
             reason: reason.to_owned(),
+            has_rules: has_rules(service),
         })
+    }
+
+    /// Returns the names of all isolated Services.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.0.all().map(|(service, _)| service)
     }
 }

@@ -111,6 +111,8 @@ pub struct IsolatedService {
     pub cause: IsolationCause,
     /// The error message.
     pub reason: String,
+    /// The kernel has rules of an earlier version of it in this family. Without them nothing serves it.
+    pub has_rules: bool,
 }
 
 /// The cause of a Service's isolation.

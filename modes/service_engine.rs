@@ -142,12 +142,15 @@ impl ServiceEngine {
             if self.oversized.insert(service.clone()) {
                 tracing::error!(%service, "cannot program Service: {size}; it keeps its last rules within the limit, all other Services are served");
             }
-            let isolated = IsolatedService {
-                service: service.clone(),
-                cause: IsolationCause::TooLarge,
-                reason: size.to_string(),
-            };
-            syncs.iter_mut().for_each(|sync| sync.isolated.push(isolated.clone()));
+            let kept = desired.services().get(service).map_or(&[][..], |ports| ports);
+            for sync in &mut *syncs {
+                sync.isolated.push(IsolatedService {
+                    service: service.clone(),
+                    cause: IsolationCause::TooLarge,
+                    reason: size.to_string(),
+                    has_rules: kept.iter().any(|port| port.family == sync.family),
+                });
+            }
         }
         self.oversized.retain(|service| {
             let is_oversized = desired.oversized().contains_key(service);

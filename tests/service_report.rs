@@ -231,5 +231,10 @@ fn rejected_service_shows_the_message_of_the_kernel() {
         let message = finding["message"].as_str().expect("text");
         assert!(message.starts_with("the kernel rejects shop/rejected since 20"), "{message}");
         assert!(message.contains("--seconds"), "{message}");
+        // No version of it was ever accepted.
+        assert_eq!(report["items"][0]["status"], "notServing", "{report}");
+        assert_eq!(report["items"][0]["frontends"][0]["answers"], false, "{report}");
+        let hint = finding["hint"].as_str().expect("text");
+        assert!(hint.contains("nothing serves it by IPv4"), "{hint}");
     });
 }

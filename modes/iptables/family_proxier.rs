@@ -226,7 +226,7 @@ impl IptablesFamilyProxier {
             tables: self.rule_counts(counts.rules),
             restored: counts.restored,
             deferred: Vec::new(),
-            isolated: self.isolations.all().collect(),
+            isolated: self.isolations.all(|service| self.programmed.contains_key(service)).collect(),
             error,
         }
     }

@@ -29,7 +29,7 @@ use super::termination::Terminations;
 use super::unconfirmed::Unconfirmed;
 use crate::error::SyncError;
 use crate::iptables::{IptablesKernel, Table};
-use crate::mode::SyncResult;
+use crate::mode::{IsolatedService, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::sync_state::SyncState;
@@ -45,6 +45,8 @@ pub(super) struct FamilySync {
     sync_state: SyncState,
     /// Virtual servers that may differ from what was written: the kernel rejected a change, or an audit found another.
     unverified: BTreeSet<VirtualServer>,
+    /// Virtual servers of rejected Services that the kernel does not have, as it rejected to add them.
+    missing: BTreeSet<VirtualServer>,
     unconfirmed: Unconfirmed,
     pub(super) executor: Executor,
 }
@@ -67,6 +69,7 @@ impl FamilySync {
             terminations: Terminations::default(),
             sync_state: SyncState::NotSynced,
             unverified: BTreeSet::new(),
+            missing: BTreeSet::new(),
             unconfirmed: Unconfirmed::default(),
         }
     }
@@ -119,9 +122,19 @@ impl FamilySync {
             tables: self.executor.rules.count(results.rules),
             restored: results.restored,
             deferred: Vec::new(),
-            isolated: self.pending.rejected().collect(),
+            isolated: self.isolated(),
             error: synced.err(),
         }
+    }
+
+    /// Returns the rejected Services.
+    fn isolated(&self) -> Vec<IsolatedService> {
+        let has_servers = |service: &NamespacedName| {
+            let Some(ports) = self.programmed.services().get(service) else { return false };
+            let owned = self.programmed.owned_servers(service, ports);
+            owned.iter().any(|(server, _)| !self.missing.contains(server))
+        };
+        self.pending.isolated(has_servers)
     }
 
     /// Writes the changes of pending Services to a kernel that is in sync.
@@ -187,7 +200,7 @@ impl FamilySync {
             results.restored += restored;
         }
         self.unverified.clear();
-        let tried = self.pending.rejected().map(|isolated| isolated.service).collect();
+        let tried = self.pending.rejected().cloned().collect();
         self.retry_rejected(kernel, tried, inputs.now, results)?;
         self.sync_state = SyncState::InSync;
         Ok(())
@@ -319,12 +332,16 @@ impl FamilySync {
             return Err(error);
         }
         let (mut isolated, mut unexplained) = (BTreeSet::new(), None);
+        let mut missing = BTreeSet::new();
         for (server, rejected) in rejected {
             match self.programmed.owner(&server) {
                 Some(owner) if !rejected.is_node_error => {
                     self.pending.reject(owner, &rejected.error, now);
                     isolated.insert(owner.clone());
                     self.unverified.insert(server);
+                    if rejected.is_addition {
+                        missing.insert(server);
+                    }
                 }
                 owner => {
                     self.unverified.extend(owner.map(|_| server));
@@ -332,6 +349,11 @@ impl FamilySync {
                 }
             }
         }
+        self.missing.retain(|server| {
+            let owner = self.programmed.owner(server);
+            owner.is_some_and(|owner| self.pending.is_rejected(owner) && !isolated.contains(owner))
+        });
+        self.missing.extend(missing);
         tried.iter().filter(|name| !isolated.contains(*name)).for_each(|name| self.pending.accept(name));
         unexplained.map_or(Ok(()), Err)
     }

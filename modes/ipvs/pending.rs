@@ -118,9 +118,18 @@ impl Pending {
         self.rejected.contains(name)
     }
 
-    /// Returns the rejected Services.
-    pub(super) fn rejected(&self) -> impl Iterator<Item = IsolatedService> {
-        self.rejected.all()
+    /// Returns the names of the rejected Services.
+    pub(super) fn rejected(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.rejected.names()
+    }
+
+    /// Returns the rejected Services. `has_servers`: whether the kernel has a virtual server of one that is not held back.
+    pub(super) fn isolated(&self, has_servers: impl Fn(&NamespacedName) -> bool) -> Vec<IsolatedService> {
+        let has_rules = |service: &NamespacedName| match self.held_back.get(service) {
+            Some(fallback) => fallback.is_some(),
+            None => has_servers(service),
+        };
+        self.rejected.all(has_rules).collect()
     }
 
     /// Returns the time of the next attempt for a rejected Service.

@@ -23,6 +23,8 @@ pub(super) struct RejectedChange {
     /// The program lacks privileges, or the kernel memory: the Service is not the reason.
     pub(super) is_node_error: bool,
     pub(super) class: ChangeClass,
+    /// It adds the virtual server, which the kernel does not have now.
+    pub(super) is_addition: bool,
     pub(super) error: SyncError,
 }
 
@@ -31,6 +33,7 @@ impl RejectedChanges {
         self.0.entry(*change.server()).or_insert_with(|| RejectedChange {
             is_node_error: error.is_privilege_or_memory_error(),
             class: ChangeClass::new(change),
+            is_addition: matches!(change, ServerChange::AddServer(..)),
             error: change_error(change, error),
         });
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::nf_tables::{Chain, Key, Set, Table, UnknownObjects};
+use portcullis_netlink::nf_tables::{Chain, Key, Set, Table, UnknownObjects, reachable_chains};
 
 use super::endpoint_map::{EndpointMap, FrontendKey};
 use super::names::{
@@ -68,6 +68,46 @@ pub fn diff_table(
         diff.add_set(name, found.sets.get(name), table.sets.get(name));
     }
     diff.into_objects()
+}
+
+/// Returns the rules that a family has for a Service, by object: its elements, the rules that look them up, and the chains to which
+/// these lead.
+pub fn service_rules(
+    desired: &Desired,
+    family: Family,
+    options: &Options,
+    node: &NodeFacts,
+    service: &NamespacedName,
+) -> Vec<(String, Vec<String>)> {
+    let table = render(desired, family, options, node);
+    let owners = Owners::new(desired, &Settings::new(family, options, node));
+    let owner = Some(DiffOwner::Service(service.clone()));
+    let mut rules = Vec::new();
+    for (name, set) in &table.sets {
+        let own = set.elements.iter().filter(|(key, _)| owners.of_element(name, key) == owner);
+        let mut lines: Vec<String> = own.map(|(key, element)| set.line(key, element).to_string()).collect();
+        if !lines.is_empty() {
+            lines.sort_unstable();
+            let kind = if set.spec.is_map() { "map" } else { "set" };
+            rules.push((format!("{kind} {name}"), lines));
+        }
+    }
+    let sets: BTreeSet<String> =
+        rules.iter().filter_map(|(object, _)| Some(format!("@{}", object.split_once(' ')?.1))).collect();
+    let is_lookup = |line: &String| line.split(' ').any(|word| sets.contains(word));
+    for (name, chain) in &table.chains {
+        let lines: Vec<String> = trimmed(&chain.to_string()).into_iter().filter(is_lookup).collect();
+        if !lines.is_empty() {
+            rules.push((format!("chain {name}"), lines));
+        }
+    }
+    let lines: Vec<String> = rules.iter().flat_map(|(_, lines)| lines.clone()).collect();
+    for chain in reachable_chains(&table, &lines) {
+        // The whole chain, in place of its lookups.
+        rules.retain(|(object, _)| *object != chain.0);
+        rules.push(chain);
+    }
+    rules
 }
 
 fn names<'a, T>(

@@ -29,7 +29,7 @@ mod settings;
 mod sync;
 
 pub use blocking_objects::remove_blocking_objects;
-pub use diff::{DiffOwner, ObjectDiff, diff_table};
+pub use diff::{DiffOwner, ObjectDiff, diff_table, service_rules};
 pub(crate) use loopback_guard::{GUARD_TABLE, add_table as add_guard_table};
 pub use names::TABLE;
 pub use prerequisites::{NftablesPrerequisiteError, check as check_prerequisites};

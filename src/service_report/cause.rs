@@ -188,9 +188,14 @@ pub(super) fn answers(input: &ReportInput<'_>, frontend: &Frontend<'_>) -> bool 
         allowed.is_some_and(|allowed| allowed.ranges.is_empty())
     };
     let has_address = || frontend.kind != FrontendKind::NodePort || input.serves_node_ports(family);
+    let has_rules = || {
+        let isolation = input.isolated.get(&frontend.port.name.service);
+        isolation.is_none_or(|isolation| !isolation.without_rules.contains(&family))
+    };
     input.families.contains(&family)
         && has_endpoint(frontend, &primary_route(input, frontend))
         && has_address()
+        && has_rules()
         && !is_closed()
 }
 

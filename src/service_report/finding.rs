@@ -36,8 +36,16 @@ pub(super) fn describe(
         Cause::Isolated(isolation) => {
             let since = isolation.since;
             let message = format!("the kernel rejects {name} since {since:.0}: {}", isolation.message);
-            let hint = "its last accepted rules are kept, and it is retried; all other Services are served";
-            (Reason::Isolated, message, Some(hint.to_owned()))
+            let families: Vec<&str> = isolation.without_rules.iter().map(|family| family.as_str()).collect();
+            let effect = match families.is_empty() {
+                true => "its last accepted rules are kept".to_owned(),
+                false => format!(
+                    "no version of it has been accepted, so nothing serves it by {}",
+                    families.join(" and ")
+                ),
+            };
+            let hint = format!("{effect}; it is retried, and all other Services are served");
+            (Reason::Isolated, message, Some(hint))
         }
         Cause::Unserved(unserved) => match &unserved.reason {
             UnservedReason::Shadowed { by } => {

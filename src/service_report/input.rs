@@ -50,6 +50,8 @@ pub struct Isolation {
     pub message: String,
     /// The time of the first rejection.
     pub since: Timestamp,
+    /// The families in which it has no rules, as no version of it was accepted.
+    pub without_rules: Vec<Family>,
 }
 
 impl ReportInput<'_> {

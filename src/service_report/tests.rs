@@ -159,6 +159,7 @@ fn facts_of_the_kernel_and_of_the_node_are_findings() {
     let isolation = Isolation {
         message: "xt_recent: No such file or directory".into(),
         since: "2026-11-30T10:00:00.5Z".parse().expect("a time"),
+        without_rules: Vec::new(),
     };
     node.isolated.insert(name("answers"), isolation);
     node.pending.insert(name("older"));
@@ -166,6 +167,32 @@ fn facts_of_the_kernel_and_of_the_node_are_findings() {
     let isolated =
         "the kernel rejects shop/answers since 2026-11-30T10:00:00Z: xt_recent: No such file or directory";
     assert_eq!(first(&node, "answers"), (Error, Reason::Isolated, isolated.into(), Degraded));
+    let answers = |node: &Node| -> Vec<(String, bool)> {
+        node.item("answers")
+            .frontends
+            .into_iter()
+            .map(|frontend| (frontend.family, frontend.answers))
+            .collect()
+    };
+    assert!(answers(&node).iter().all(|(_, answers)| *answers), "the last accepted rules are kept");
+    node.isolated.get_mut(&name("answers")).expect("it is isolated").without_rules = vec![Family::V4];
+    assert_eq!(
+        first(&node, "answers").3,
+        if answers(&node).iter().any(|(family, _)| family == "IPv6") { Degraded } else { NotServing }
+    );
+    assert!(
+        answers(&node).iter().all(|(family, answers)| *answers == (family == "IPv6")),
+        "{:?}",
+        answers(&node)
+    );
+    node.isolated.get_mut(&name("answers")).expect("it is isolated").without_rules = Family::BOTH.into();
+    assert_eq!(first(&node, "answers").3, NotServing);
+    assert_eq!(
+        node.item("answers").findings[0].hint.as_deref(),
+        Some(
+            "no version of it has been accepted, so nothing serves it by IPv4 and IPv6; it is retried, and all other Services are served"
+        )
+    );
     assert_eq!(first(&node, "older").1, Reason::Pending);
     let failed = "health check node port 32011 is not served: port in use";
     assert_eq!(

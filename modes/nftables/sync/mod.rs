@@ -114,7 +114,7 @@ impl TableSync {
                 result.error = Some(SyncError::new(SyncErrorKind::SearchIncomplete, reason));
             }
         }
-        result.isolated = self.services.isolations.all().collect();
+        result.isolated = self.services.isolated();
         result.deferred = self.services.deferred().cloned().collect();
         result.duration = start.elapsed();
         result

@@ -11,6 +11,7 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 
 use crate::isolation::Isolations;
+use crate::mode::IsolatedService;
 use crate::nftables::service_table::{GRACE, ServiceTable};
 use crate::nftables::settings::Settings;
 use portcullis_cluster::{Bisect, BisectOrder};
@@ -58,6 +59,13 @@ impl ProgrammedServices {
         self.pending.clear();
         self.deferred.clear();
         self.needs_all = true;
+    }
+
+    /// Returns the isolated Services. None of them has its desired version in the table.
+    pub(super) fn isolated(&self) -> Vec<IsolatedService> {
+        let family = self.table.settings().family;
+        let has_ports = |ports: &Arc<[ServicePort]>| ports.iter().any(|port| port.family == family);
+        self.isolations.all(|service| self.programmed.get(service).is_some_and(has_ports)).collect()
     }
 
     /// Returns the Services that are written by the next syncs because they are large.

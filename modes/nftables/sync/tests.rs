@@ -218,6 +218,10 @@ fn rejected_services_are_isolated_retried_and_do_not_affect_others() {
     node.reject(&["10.96.0.7", "10.96.0.50", "10.96.1.1"]);
     let result = node.apply(&services, start);
     assert_eq!(isolated(&result), ["ns/s07", "ns/s50"]);
+    let has_rules = |result: &SyncResult| -> Vec<bool> {
+        result.isolated.iter().map(|isolated| isolated.has_rules).collect()
+    };
+    assert_eq!(has_rules(&result), [false, false], "no version of them was accepted");
     assert!(result.error.is_none());
     assert_eq!(node.kernel.cluster_ips.len(), 62, "the first sync serves all others");
     assert!(node.kernel.attempts < 32, "bisected, not tried one by one: {}", node.kernel.attempts);
@@ -225,6 +229,7 @@ fn rejected_services_are_isolated_retried_and_do_not_affect_others() {
     // Other Services still change. A Service whose new version is rejected keeps its previous one.
     let result = node.apply(&[(3, "10.96.2.3"), (4, "10.96.1.1")], start);
     assert_eq!(isolated(&result), ["ns/s04", "ns/s07", "ns/s50"]);
+    assert_eq!(has_rules(&result), [true, false, false], "the last accepted rules of one are kept");
     assert!(node.serves("10.96.2.3") && node.serves("10.96.0.4") && !node.serves("10.96.0.3"));
 
     // One rejected Service is fixed by a change, one without: the retry finds out.

@@ -222,6 +222,7 @@ proptest! {
         let mut sorted = guilty.clone();
         sorted.sort();
         prop_assert_eq!(isolated, sorted);
+        prop_assert!(results[0].isolated.iter().all(|isolated| !isolated.has_rules), "none was accepted before");
         same(&rules_in_kernel(&kernel), &desired_rules(&good))?;
 
         // Once corrected, they are served.

@@ -27,6 +27,7 @@ fn with_rejected_service() -> Node {
     assert_eq!(isolated(&reports), [name_of(0)].into());
     let reason = &reports[0].isolated[0].reason;
     assert!(reason.contains("add the virtual server TCP 10.96.0.1:80 with scheduler rr"), "{reason}");
+    assert!(!reports[0].isolated[0].has_rules, "no version of it was accepted");
     node.clear_log();
     node
 }
@@ -63,6 +64,21 @@ fn a_rejected_service_is_retried_with_backoff() {
     assert!(node.sync(&changes)[0].error.is_some());
     assert_eq!(isolated(&node.sync(&[])), [name_of(0)].into());
     assert_eq!(node.proxier.next_due(), due);
+}
+
+#[test]
+fn only_a_rejected_service_that_was_accepted_before_has_rules() {
+    let mut node = with_rejected_service();
+    let changes = node.set([(0, Some(&TestService::plain(0, "rrr")))]);
+    assert!(!node.sync(&changes)[0].isolated[0].has_rules, "its virtual server does not exist");
+
+    let plain = TestService::plain;
+    let mut node = Node::serving(&[(0, plain(0, "r")), (1, plain(1, "r"))]);
+    node.kernel.state().rejected.insert(server(TCP, 0));
+    let changes = node.set([(0, Some(&plain(0, "rr"))), (1, Some(&plain(1, "rr")))]);
+    let reports = node.sync(&changes);
+    assert_eq!(isolated(&reports), [name_of(0)].into());
+    assert!(reports[0].isolated[0].has_rules, "the virtual server keeps its real server");
 }
 
 #[test]

@@ -93,8 +93,12 @@ fn result(change: impl FnOnce(&mut SyncResult)) -> SyncResult {
 
 fn isolated(result: &mut SyncResult) {
     let service = portcullis_cluster::NamespacedName::new("default", "web");
-    result.isolated =
-        vec![IsolatedService { service, cause: IsolationCause::Rejected, reason: "rejected".into() }];
+    result.isolated = vec![IsolatedService {
+        service,
+        cause: IsolationCause::Rejected,
+        reason: "rejected".into(),
+        has_rules: true,
+    }];
 }
 
 fn failed(result: &mut SyncResult) {

@@ -77,6 +77,7 @@ fn only_flows_of_the_isolated_service_wait() {
                 service: game.clone(),
                 cause: IsolationCause::Rejected,
                 reason: "no".into(),
+                has_rules: true,
             }]
         })
     };

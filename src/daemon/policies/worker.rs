@@ -125,6 +125,7 @@ impl PolicyWorker {
             text: format!("{id}: {reason}"),
             object: id.policy.object_key(),
             cause: IsolationCause::Rejected,
+            has_rules: None,
         };
         let isolated: Vec<IsolatedObject> = result.rejected.into_iter().map(isolated).collect();
         let texts = isolated.iter().map(|isolated| &isolated.text);

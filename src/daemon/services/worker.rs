@@ -241,6 +241,7 @@ fn rules_result(result: &SyncResult) -> RulesResult {
         object: ObjectKey { kind: Kind::Service, name: isolated.service.clone() },
         cause: isolated.cause,
         text: isolated.to_string(),
+        has_rules: Some(isolated.has_rules),
     });
     RulesResult {
         rules: result.family.as_str(),

@@ -49,6 +49,7 @@ impl Observed {
             object: object(name),
             cause: IsolationCause::Rejected,
             text: format!("{name}: no route to this address"),
+            has_rules: None,
         });
         let result = RulesResult {
             rules: "routes",

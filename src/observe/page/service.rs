@@ -142,7 +142,7 @@ fn facts(service: &ServiceItem) -> Markup {
     }
 }
 
-/// Returns the row of a frontend. `is_isolated`: the kernel has the last accepted rules of the Service, if any.
+/// Returns the row of a frontend. `is_isolated`: if it answers, then by the last accepted rules of the Service.
 fn frontend_row(frontend: &FrontendItem, is_isolated: bool) -> Markup {
     html! {
         tr {
@@ -157,7 +157,7 @@ fn frontend_row(frontend: &FrontendItem, is_isolated: bool) -> Markup {
             td data-label="State" {
                 @match &frontend.shadowed_by {
                     Some(other) => { (Level::Bad.state("shadowed")) " by " (other) }
-                    None if is_isolated => (Level::Warning.state("as last accepted, if ever")),
+                    None if frontend.answers && is_isolated => (Level::Warning.state("as last accepted")),
                     None if frontend.answers => (Level::Good.state("answers")),
                     None => (Level::Bad.state("does not answer")),
                 }
