@@ -6,6 +6,7 @@ mod namespace;
 
 use namespace::{inside, run};
 use portcullis_netlink::nf_tables::{DroppingChain, Hook, TableFamily, dropping_chains, open};
+use portcullis_netlink::{Family, xtables};
 
 #[test]
 fn only_chains_of_other_tables_with_the_policy_drop_are_returned() {
@@ -39,5 +40,33 @@ fn only_chains_of_other_tables_with_the_policy_drop_are_returned() {
         assert_eq!(found(), expected);
         run("iptables-nft -w 60 -t filter -P FORWARD ACCEPT");
         assert_eq!(found(), expected[..1]);
+    });
+}
+
+#[test]
+fn policies_of_legacy_tables_are_read_without_creating_one() {
+    inside(|| {
+        let found = |family| {
+            let chains = xtables::dropping_chains(family).unwrap().into_iter();
+            chains.map(|chain| format!("{} {}", chain.table, chain.chain)).collect::<Vec<_>>()
+        };
+        for (family, tool) in [(Family::V4, "iptables-legacy"), (Family::V6, "ip6tables-legacy")] {
+            assert_eq!(found(family), [] as [&str; 0]);
+            assert_eq!(xtables::tables(family).unwrap(), [] as [&str; 0], "a read creates no table");
+            run(&format!("{tool} -w 60 -P FORWARD DROP"));
+            for number in 0..50 {
+                run(&format!(
+                    "{tool} -w 60 -A FORWARD -p tcp --dport {number} -m comment --comment x -j ACCEPT"
+                ));
+            }
+            run(&format!("{tool} -w 60 -A INPUT -j DROP"));
+            run(&format!("{tool} -w 60 -t mangle -P PREROUTING DROP"));
+            run(&format!("{tool} -w 60 -t nat -N KUBE-SERVICES"));
+            let mut all = found(family);
+            all.sort();
+            assert_eq!(all, ["filter FORWARD", "mangle PREROUTING"]);
+            run(&format!("{tool} -w 60 -P FORWARD ACCEPT"));
+            assert_eq!(found(family), ["mangle PREROUTING"]);
+        }
     });
 }

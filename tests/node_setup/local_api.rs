@@ -173,6 +173,7 @@ fn status_of_a_healthy_node() {
             "nft add chain inet firewall in { type filter hook input priority 0 ; policy drop ; }",
         );
         namespace::run("nft add rule inet firewall in accept");
+        namespace::run("iptables-legacy -w 60 -P FORWARD DROP");
         let mut daemon = api.start("nftables", &[&api.manifests(), "--network-policy"]);
         let text = api.wait_for_status(&mut daemon, "status is healthy", 0);
         assert_lines(
@@ -187,8 +188,9 @@ fn status_of_a_healthy_node() {
                 "Rules       IPv0: last synced 0 s ago",
                 "            IPv0: last synced 0 s ago",
                 "            NetworkPolicy: last synced 0 s ago",
-                "Firewalls   0 chain of other programs with the policy drop, in nf_tables:",
+                "Firewalls   0 chains of other programs with the policy drop:",
                 "              inet firewall in, hook input, priority 0",
+                "              ip filter FORWARD, hook forward, priority 0 (legacy iptables)",
             ],
         );
         let document = api.document();
@@ -239,12 +241,12 @@ fn status_of_a_node_with_an_isolated_service() {
         );
         assert!(
             text.contains(
-                "Isolated    1 object, with the last accepted rules:\n              Service shop/api (IPv4): "
+                "Isolated    1 object, each with its last accepted rules, if there are any:\n              Service shop/api (IPv4): "
             ),
             "{text}"
         );
         let isolated = &api.document()["isolated"]["items"][0];
-        assert_eq!(isolated["cause"], "rejected");
+        assert_eq!((&isolated["cause"], &isolated["hasRules"]), (&"rejected".into(), &false.into()));
         let entries = |kind: &str| {
             let timeline = api_get(&api, "/v1/timeline");
             let entries = timeline["entries"].as_array().unwrap().clone();

@@ -9,8 +9,8 @@ use anstyle::{AnsiColor, Style};
 use super::Verdict;
 use super::duration::format;
 use crate::observe::local_api::documents::{
-    API_SERVER, FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus, SourceStatus,
-    StatusDocument, TimelineEntry,
+    API_SERVER, ConntrackStatus, FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus,
+    SourceStatus, StatusDocument, TimelineEntry,
 };
 use crate::truncated_list;
 
@@ -76,27 +76,23 @@ pub(super) fn print(document: &StatusDocument, has_colors: bool, out: &mut dyn W
     print_entries("Syncs", &document.recent_syncs, document, &mut screen)?;
     print_entries("Drift", &document.recent_drift, document, &mut screen)?;
     print_sources(&document.sources, &mut screen)?;
-    if let Some(conntrack) = document.conntrack {
-        let percent = conntrack.count as f64 * 100.0 / conntrack.max.max(1) as f64;
-        screen.line(
-            "Conntrack",
-            format!("{} of {} entries ({percent:.1} %)", conntrack.count, conntrack.max),
-        )?;
-    }
+    screen.line("Conntrack", conntrack(document.conntrack))?;
     let mut label = "Proxies";
     for proxy in &document.other_proxies {
         let mode = proxy.mode.as_ref().map(|mode| format!(" in {mode} mode")).unwrap_or_default();
         let text = format!("{} listened on {}{mode} when the daemon started", proxy.name, proxy.address);
         screen.line(std::mem::take(&mut label), text)?;
     }
-    if let Some(chains) = document.dropping_chains.as_ref().filter(|chains| chains.count > 0) {
+    if document.dropping_chains.is_none() {
+        screen.line("Firewalls", "not known, as the base chains of the kernel cannot be read")?;
+    } else if let Some(chains) = document.dropping_chains.as_ref().filter(|chains| chains.count > 0) {
         let number = plural(chains.count, "chain");
-        screen
-            .line("Firewalls", format!("{number} of other programs with the policy drop, in nf_tables:"))?;
+        screen.line("Firewalls", format!("{number} of other programs with the policy drop:"))?;
         screen.list(chains, |chain| {
             let hook = chain.hook.as_deref().unwrap_or("unknown");
             let (family, table, name) = (&chain.family, &chain.table, &chain.chain);
-            format!("{family} {table} {name}, hook {hook}, priority {}", chain.priority)
+            let tool = if chain.legacy { " (legacy iptables)" } else { "" };
+            format!("{family} {table} {name}, hook {hook}, priority {}{tool}", chain.priority)
         })?;
     }
     let omitted = document.omitted;
@@ -112,6 +108,15 @@ pub(super) fn print(document: &StatusDocument, has_colors: bool, out: &mut dyn W
         screen.line("Omitted", format!("{} since the start", parts.join(", ")))?;
     }
     Ok(())
+}
+
+fn conntrack(conntrack: Option<ConntrackStatus>) -> String {
+    match conntrack {
+        Some(ConntrackStatus { count, max }) => {
+            format!("{count} of {max} entries ({:.1} %)", count as f64 * 100.0 / max.max(1) as f64)
+        }
+        None => "not known, as the kernel's settings cannot be read".to_owned(),
+    }
 }
 
 fn print_verdict(document: &StatusDocument, screen: &mut Screen<'_>) -> io::Result<()> {
@@ -193,9 +198,10 @@ fn print_isolated(document: &StatusDocument, screen: &mut Screen<'_>) -> io::Res
         return Ok(());
     }
     let number = plural(isolated.count, "object");
-    screen.line("Isolated", format!("{number}, with the last accepted rules:"))?;
+    screen.line("Isolated", format!("{number}, each with its last accepted rules, if there are any:"))?;
     screen.list(isolated, |isolated| {
-        format!("{} {} ({}): {}", isolated.kind, isolated.name, isolated.rules, isolated.message)
+        let effect = if isolated.has_rules == Some(false) { "; nothing serves it" } else { "" };
+        format!("{} {} ({}): {}{effect}", isolated.kind, isolated.name, isolated.rules, isolated.message)
     })
 }
 
@@ -348,7 +354,7 @@ mod tests {
         let mut document = samples::status();
         document.isolated.items[0].message = "a\n\x1b[31mb".into();
         let text = printed(&document, false);
-        assert!(text.contains("(IPv4): a  [31mb\n"), "{text}");
+        assert!(text.contains("(IPv4): a  [31mb; nothing serves it\n"), "{text}");
         assert!(printed(&document, true).starts_with("\x1b["), "the verdict has a color");
     }
 }

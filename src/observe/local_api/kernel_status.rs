@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis_netlink::nf_tables;
+use portcullis_netlink::nf_tables::{self, TableFamily};
+use portcullis_netlink::{Family, xtables};
 
 use super::documents::{ConntrackStatus, DroppingChainStatus, LimitedList};
 use crate::observe::policy_drops::{DropTotals, PolicyDrops};
@@ -42,15 +43,48 @@ fn conntrack(folder: &Path) -> Option<ConntrackStatus> {
     Some(ConntrackStatus { count: read("nf_conntrack_count")?, max: read("nf_conntrack_max")? })
 }
 
+/// Reads the chains of nf_tables and of legacy iptables. Both must be read: a shorter list would hide a firewall.
 fn dropping_chains() -> Option<LimitedList<DroppingChainStatus>> {
-    let mut socket = nf_tables::open().ok()??;
-    let found = nf_tables::dropping_chains(&mut socket, |table| table.starts_with(OWN_TABLES)).ok()?;
-    let chains = found.into_iter().map(|chain| DroppingChainStatus {
+    let found = match nf_tables::open().ok()? {
+        Some(mut socket) => {
+            nf_tables::dropping_chains(&mut socket, |table| table.starts_with(OWN_TABLES)).ok()?
+        }
+        // A kernel without nf_tables.
+        None => Vec::new(),
+    };
+    let of_nf_tables = found.into_iter().map(|chain| DroppingChainStatus {
         family: chain.family.as_str().to_owned(),
         table: chain.table,
         chain: chain.name,
         hook: chain.hook.map(|hook| hook.as_str().to_owned()),
         priority: chain.priority,
+        legacy: false,
     });
-    Some(LimitedList::new(chains, LISTED))
+    let mut legacy = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        legacy.extend(xtables::dropping_chains(family).ok()?);
+    }
+    Some(LimitedList::new(of_nf_tables.chain(legacy.into_iter().map(legacy_chain)), LISTED))
+}
+
+fn legacy_chain(chain: xtables::DroppingChain) -> DroppingChainStatus {
+    DroppingChainStatus {
+        family: match chain.family {
+            Family::V4 => TableFamily::Ip,
+            Family::V6 => TableFamily::Ip6,
+        }
+        .as_str()
+        .to_owned(),
+        hook: Some(chain.chain.to_ascii_lowercase()),
+        // `enum nf_ip_hook_priorities` of linux/netfilter_ipv4.h.
+        priority: match chain.table.as_str() {
+            "raw" => -300,
+            "mangle" => -150,
+            "security" => 50,
+            _ => 0,
+        },
+        table: chain.table,
+        chain: chain.chain.to_owned(),
+        legacy: true,
+    }
 }

@@ -73,6 +73,8 @@ impl LocalApi {
         let (config, index) = (&daemon.config, state.index);
         let object = index.node(&daemon.node);
         let options = node::options(config, object);
+        let health_check_failures =
+            state.health_checks.map(|health_checks| health_checks.failures()).unwrap_or_default();
         let default_route =
             |family| facts.default_routes.iter().copied().find(|ip| Family::from_address(*ip) == family);
         let node_facts = NodeFacts {
@@ -95,7 +97,7 @@ impl LocalApi {
             has_endpoints_v1: &|_| false,
             isolated: &facts.isolated,
             pending: &state.pending,
-            health_check_failures: &state.health_check_failures,
+            health_check_failures: &health_check_failures,
             notes: facts.notes.clone(),
         };
         Ok(report(&input, query)?)
@@ -131,8 +133,16 @@ fn isolated(last: &LastReport) -> BTreeMap<NamespacedName, Isolation> {
             };
             let name = &isolated.object.name;
             let message = isolated.text.strip_prefix(&format!("{name}: ")).unwrap_or(&isolated.text);
-            let isolation = Isolation { message: message.to_owned(), since: *since };
-            all.entry(name.clone()).or_insert(isolation);
+            let isolation = all.entry(name.clone()).or_insert_with(|| Isolation {
+                message: message.to_owned(),
+                since: *since,
+                without_rules: Vec::new(),
+            });
+            if isolated.has_rules == Some(false) {
+                let (_, rules) = rules;
+                let families = Family::BOTH.into_iter().filter(|family| family.as_str() == *rules);
+                isolation.without_rules.extend(families);
+            }
         }
     }
     all

@@ -17,6 +17,7 @@ use crate::moment::Moment;
 use crate::observe::health::{FailedChecks, HealthProblem, HealthStatus};
 use crate::observe::policy_drops::DropTotals;
 use crate::observe::reported_statuses::LastReport;
+use crate::observe::source_problems;
 use crate::source::KindStatus;
 use crate::version;
 
@@ -43,6 +44,7 @@ pub(super) fn document(
         last_report: report.at.map(|at| PastTime::new(at, now)),
     };
     let cluster = cluster.ok().flatten();
+    let kinds = sources.source.snapshot();
     let is_sync = |entry| matches!(entry, EntryType::Sync | EntryType::SyncFailed | EntryType::Drift);
     StatusDocument {
         meta: TypeMeta::new("Status"),
@@ -50,7 +52,7 @@ pub(super) fn document(
         healthy: health.healthy(),
         live: health.live(),
         node_eligible: health.node_eligible,
-        problems: problems(&health),
+        problems: problems(&health, &kinds, matches!(config.source, Source::ApiServer(_))),
         event_loop,
         program: ProgramStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -78,7 +80,7 @@ pub(super) fn document(
         isolated: isolated(&report),
         recent_syncs: sources.timeline.last(RECENT, is_sync),
         recent_drift: sources.timeline.last(RECENT, |entry| entry == EntryType::Drift),
-        sources: sources.source.snapshot().iter().map(|kind| source(kind, now)).collect(),
+        sources: kinds.iter().map(|kind| source(kind, now)).collect(),
         conntrack: kernel.conntrack,
         dropping_chains: kernel.dropping_chains,
         other_proxies: facts
@@ -98,8 +100,8 @@ pub(super) fn document(
     }
 }
 
-/// Returns the problems, as the health endpoints list them.
-fn problems(health: &HealthStatus) -> Vec<Problem> {
+/// Returns the problems as the health endpoints list them, and the errors of the source that are too new for these.
+fn problems(health: &HealthStatus, kinds: &[KindStatus], has_api_server: bool) -> Vec<Problem> {
     let problem = |HealthProblem { text, fails }: HealthProblem| Problem {
         text,
         fails: match fails {
@@ -109,7 +111,10 @@ fn problems(health: &HealthStatus) -> Vec<Problem> {
         },
     };
     let warning = health.warning.iter().map(HealthProblem::warning);
-    health.all_problems().chain(warning).map(problem).collect()
+    let mut all: Vec<HealthProblem> = health.all_problems().chain(warning).collect();
+    let source = if has_api_server { "API server" } else { "source" };
+    all.extend(source_problems::unreported(kinds, source, &all));
+    all.into_iter().map(problem).collect()
 }
 
 /// Returns the sets of rules of a controller.
@@ -150,7 +155,7 @@ fn policies(audit: bool, statuses: &[Status], drops: Option<DropTotals>) -> Poli
 
 fn isolated(report: &LastReport) -> LimitedList<IsolatedStatus> {
     let all = report.isolated.iter().flat_map(|((_, rules), objects)| {
-        objects.iter().map(move |IsolatedObject { object, cause, text }| IsolatedStatus {
+        objects.iter().map(move |IsolatedObject { object, cause, text, has_rules }| IsolatedStatus {
             kind: object.kind.to_string(),
             name: object.name.to_string(),
             rules: (*rules).to_owned(),
@@ -159,6 +164,7 @@ fn isolated(report: &LastReport) -> LimitedList<IsolatedStatus> {
                 IsolationCause::TooLarge => "tooLarge".to_owned(),
             },
             message: text.clone(),
+            has_rules: *has_rules,
         })
     });
     LimitedList::new(all, ISOLATED)

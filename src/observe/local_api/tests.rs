@@ -95,6 +95,7 @@ async fn status_has_the_problems_of_health_and_the_counts_of_the_loop() {
         object: ObjectKey { kind: Kind::Service, name: NamespacedName::new("shop", "api") },
         cause: IsolationCause::Rejected,
         text: "Service shop/api: File exists".to_owned(),
+        has_rules: Some(true),
     };
     let result = RulesResult {
         rules: "IPv4",

@@ -149,7 +149,7 @@ fn isolated(list: &LimitedList<IsolatedStatus>) -> Markup {
     html! {
         section aria-labelledby="isolated" {
             h2 #isolated { "Isolated objects" }
-            (table(Caption::Shown("Objects that could not be programmed; their last accepted rules stay, and all others are served"), &ISOLATED, &rows, ""))
+            (table(Caption::Shown("Objects that could not be programmed; their last accepted rules stay, if there are any, and all others are served"), &ISOLATED, &rows, ""))
             @if list.omitted > 0 { p .more { (count(list.omitted)) " more." } }
         }
     }
@@ -288,6 +288,7 @@ fn dropping_chains(chains: Option<&LimitedList<DroppingChainStatus>>) -> Markup 
                     li {
                         code { (chain.family) " " (chain.table) " " (chain.chain) }
                         @if let Some(hook) = &chain.hook { " at hook " (hook) ", priority " (chain.priority) }
+                        @if chain.legacy { " (legacy iptables)" }
                     }
                 }
                 @if omitted > 0 { li { (count(omitted)) " more" } }

@@ -1,7 +1,5 @@
 //! The verdict: whether the node is healthy, in one line, with the reasons.
 
-use std::collections::BTreeMap;
-
 use maud::{Markup, html};
 
 use super::format::counted;
@@ -72,28 +70,5 @@ fn reasons(status: &StatusDocument) -> Vec<String> {
         format!("another proxy listened on {} when the daemon started: {}", proxy.address, proxy.name)
     });
     let first = status.event_loop.error.clone().into_iter().chain(problems);
-    first.chain(failing_sources(status)).chain(unsynced).chain(ineligible).chain(proxies).collect()
-}
-
-/// The prefixes of problems of sources.
-const SOURCES: [&str; 2] = ["API server: ", "source: "];
-
-/// Returns the errors of sources that are not among the problems yet, as health is updated every few seconds only, with the kinds
-/// of objects that have the same one.
-fn failing_sources(status: &StatusDocument) -> Vec<String> {
-    let is_of_source = |text: &str| SOURCES.iter().any(|prefix| text.starts_with(prefix));
-    if status.problems.iter().any(|problem| is_of_source(&problem.text)) {
-        return Vec::new();
-    }
-    let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for source in &status.sources {
-        if let Some(error) = &source.error {
-            kinds.entry(error.clone()).or_default().push(&source.kind);
-        }
-    }
-    let from = &status.node.source;
-    kinds
-        .into_iter()
-        .map(|(error, kinds)| format!("{from}: cannot read {}: {error}", kinds.join(", ")))
-        .collect()
+    first.chain(unsynced).chain(ineligible).chain(proxies).collect()
 }

@@ -229,6 +229,8 @@ pub(crate) struct IsolatedStatus {
     pub(crate) cause: String,
     /// The error, with the message of the kernel.
     pub(crate) message: String,
+    /// The kernel has rules of an earlier version of it; `null` if that is not known.
+    pub(crate) has_rules: Option<bool>,
 }
 
 /// The lists and watches of one kind of object.
@@ -275,7 +277,7 @@ pub(crate) struct OtherProxy {
     pub(crate) mode: Option<String>,
 }
 
-/// A base chain of nf_tables with the policy `drop`.
+/// A base chain of nf_tables or legacy iptables with the policy `drop`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DroppingChainStatus {
@@ -289,6 +291,8 @@ pub(crate) struct DroppingChainStatus {
     pub(crate) hook: Option<String>,
     /// The priority at the hook.
     pub(crate) priority: i32,
+    /// It is a chain of legacy iptables, and not of nf_tables.
+    pub(crate) legacy: bool,
 }
 
 /// Numbers of what was left out since the start.

@@ -72,7 +72,7 @@ pub(super) fn broken() -> Value {
     status["otherProxies"] =
         json!([{"address": "127.0.0.1:10249", "name": "kube-proxy", "mode": "iptables"}]);
     status["droppingChains"] = json!({"count": 2, "omitted": 1, "items": [
-        {"family": "ip", "table": "filter", "chain": "FORWARD", "hook": "forward", "priority": 0}
+        {"family": "ip", "table": "filter", "chain": "FORWARD", "hook": "forward", "priority": 0, "legacy": true}
     ]});
     status["omitted"] = json!({"events": 3, "logLines": 2, "droppedLogLines": 1});
     status

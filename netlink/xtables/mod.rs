@@ -1,4 +1,8 @@
-//! Fingerprints of legacy iptables tables (`ip_tables`, `ip6_tables`).
+//! Legacy iptables tables (`ip_tables`, `ip6_tables`): fingerprints, and policies of chains.
+
+mod policies;
+
+pub use policies::{DroppingChain, dropping_chains};
 
 use std::fs;
 use std::io;
@@ -95,28 +99,36 @@ pub fn tables(family: Family) -> Result<Vec<String>> {
     }
 }
 
-fn get_info(family: Family, table: &str) -> io::Result<TableInfo> {
-    let level = match family {
+fn level(family: Family) -> libc::c_int {
+    match family {
         Family::V4 => libc::SOL_IP,
         Family::V6 => libc::SOL_IPV6,
-    };
+    }
+}
+
+/// Opens a socket of a family. Any IP socket works, and a datagram one needs no privilege.
+fn socket(family: Family) -> io::Result<OwnedFd> {
     let domain = libc::c_int::from(family.number());
-    // SAFETY: no pointers; the result is checked before use. Any IP socket works, and a datagram one needs no
-    // privilege.
+    // SAFETY: no pointers; the result is checked before use.
     let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: `fd` was just opened and has no other owner.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn get_info(family: Family, table: &str) -> io::Result<TableInfo> {
+    let fd = socket(family)?;
     // SAFETY: all zeros is a valid GetInfo.
     let mut info: GetInfo = unsafe { mem::zeroed() };
     info.name[..table.len()].copy_from_slice(table.as_bytes());
     let mut length = size_of::<GetInfo>() as libc::socklen_t;
     // SAFETY: the kernel reads the name from `info` and writes at most `length` bytes to it, which is its size; it
     // consists of plain numbers.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, SO_GET_INFO, (&raw mut info).cast(), &mut length) };
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level(family), SO_GET_INFO, (&raw mut info).cast(), &mut length)
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
