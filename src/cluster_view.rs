@@ -1,5 +1,6 @@
 //! A view of the cluster that is read once, for commands that do not run as a daemon.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -123,36 +124,61 @@ pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
 
 fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<&HostFile>) -> NodeView {
     let ClusterView { index, unreadable, .. } = cluster;
-    let index = &index;
-    let node = index.node(&name);
-    if node.is_none() {
+    if index.node(&name).is_none() {
         tracing::warn!(node = %name, "no Node object has this name; its zone and addresses are unknown");
     }
+    let facts = file.map_or(FactsSource::ThisMachine, FactsSource::File);
+    let view = NodeView { unreadable, ..node_view(config, name, &index, &facts) };
+    unserved::log_all(&view.desired);
+    view
+}
+
+/// The source of the facts about a node that its Node object does not have.
+pub(crate) enum FactsSource<'a> {
+    /// The node is this machine.
+    ThisMachine,
+    /// A file describes the node.
+    File(&'a HostFile),
+    /// Nothing else is known.
+    NodeObject,
+}
+
+/// Returns what a node is to serve, and its facts.
+pub(crate) fn node_view(config: &Config, name: Name, index: &Index, facts: &FactsSource<'_>) -> NodeView {
+    let node = index.node(&name);
     let options = node::options(config, node);
-    let host = match file {
-        Some(file) => NodeFacts {
-            addresses: host::addresses_in_rules(config.mode, &options, &file.addresses().collect::<Vec<_>>()),
+    let service_cidrs = node::service_cidrs(config.mode, index);
+    let in_rules = |addresses: &[IpAddr]| host::addresses_in_rules(config.mode, &options, addresses);
+    let host = match facts {
+        FactsSource::File(file) => NodeFacts {
+            addresses: in_rules(&file.addresses().collect::<Vec<_>>()),
             node_ips: node::primary_ips(config, node, |_| None),
             iptables: IptablesFeatures { random_fully: file.random_fully, nfacct: file.nfacct },
-            service_cidrs: node::service_cidrs(config.mode, index),
+            service_cidrs,
             route_localnet: false,
         },
-        None => NodeFacts {
-            addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
+        FactsSource::ThisMachine => NodeFacts {
+            addresses: in_rules(&host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             iptables: IptablesFeatures {
                 random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
                 nfacct: host::has_nfacct(),
             },
-            service_cidrs: node::service_cidrs(config.mode, index),
+            service_cidrs,
             route_localnet: host::accepts_loopback(&options),
         },
+        FactsSource::NodeObject => NodeFacts {
+            addresses: in_rules(&node.into_iter().flat_map(|node| node.ips()).collect::<Vec<_>>()),
+            node_ips: node::primary_ips(config, node, |_| None),
+            service_cidrs,
+            ..NodeFacts::default()
+        },
     };
+    let is_this_machine = matches!(facts, FactsSource::ThisMachine);
     let policies =
-        config.network_policy.map(|policy| node::policies(&policy, name.clone(), index, file.is_none()));
+        config.network_policy.map(|policy| node::policies(&policy, name.clone(), index, is_this_machine));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
-    unserved::log_all(&desired);
-    NodeView { desired, options, host, policies, unreadable }
+    NodeView { desired, options, host, policies, unreadable: UnreadableObjects(Vec::new()) }
 }
 
 fn read_once(path: &Path) -> Result<ClusterView, LoadError> {

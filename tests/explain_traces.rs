@@ -94,7 +94,7 @@ fn explain(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), port:
         .unwrap_or_else(|error| panic!("{}: {request:?}: {error}", case.name));
     let response: Value = serde_json::from_slice(&out).expect("JSON");
     let connection = &response["connections"][0];
-    match connection["refusal"]["how"].as_str() {
+    match connection["noRoute"]["kind"].as_str() {
         Some("rejected") => return Outcome::Rejected,
         Some("dropped") => return Outcome::Dropped,
         Some("notServed") => return Outcome::NotServed,

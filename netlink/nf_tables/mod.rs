@@ -28,6 +28,7 @@ mod generation;
 mod packet_trace;
 mod print;
 mod print_rule;
+mod reachable_chains;
 mod rejected_object;
 mod rule;
 mod rule_listing;
@@ -59,6 +60,7 @@ pub use packet_trace::{
     Marker, PacketTracer, TraceEvent, TraceFamily, TraceStep, TraceVerdict, TracedAddresses, TracedDirection,
     TracedFlow,
 };
+pub use reachable_chains::reachable_chains;
 pub use rule::Rule;
 pub use rule_listing::{ListedRule, list_rules};
 pub use set::SetSpec;

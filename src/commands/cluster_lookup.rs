@@ -46,6 +46,11 @@ impl<'a> ClusterLookup<'a> {
             || self.index.cluster_network_policies().next().is_some()
     }
 
+    /// Returns true if a node is this machine.
+    pub(crate) fn is_this_machine(&self, node: &Name) -> bool {
+        self.this_machine.as_ref().is_some_and(|(name, _)| name == node)
+    }
+
     /// Returns the Services as a node serves them.
     pub(crate) fn desired(&self, node: &Name) -> Desired {
         Desired::new(node.clone())

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 
-use portcullis_cluster::Family;
-use portcullis_modes::iptables::{IptablesProxier, RuleSet, Tools};
+use portcullis_cluster::{Family, NamespacedName};
+use portcullis_modes::iptables::{IptablesProxier, RuleOwner, RuleSet, Tools, compare_rules};
 use portcullis_modes::{Mode, NodeFacts, Options};
 
-use super::ModeDriver;
+use super::{ModeDriver, ObjectRules};
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{self, DiffError, DiffPrinter};
 use crate::commands::render::RulesPrinter;
@@ -72,6 +72,17 @@ impl ModeDriver for IptablesDriver {
         Ok(differs)
     }
 
+    fn service_rules(
+        &self,
+        _config: &Config,
+        view: &NodeView,
+        family: Family,
+        service: &NamespacedName,
+    ) -> Vec<ObjectRules> {
+        let rules = RuleSet::render(&view.desired, family, &view.options, &view.host);
+        rules_of(&rules, service)
+    }
+
     fn count_rules(&self, _config: &Config, view: &NodeView, families: &[Family]) -> Vec<String> {
         let count = |family: &Family| {
             let rules = RuleSet::render(&view.desired, *family, &view.options, &view.host);
@@ -79,6 +90,17 @@ impl ModeDriver for IptablesDriver {
         };
         families.iter().filter_map(count).collect()
     }
+}
+
+/// Returns the rules of a Service, by chain.
+pub(super) fn rules_of(set: &RuleSet, service: &NamespacedName) -> Vec<ObjectRules> {
+    let owner = RuleOwner::Service(service.to_string());
+    let own = compare_rules(set, &RuleSet::default()).into_iter().filter(|rules| rules.owner == owner);
+    let rules = own.flat_map(|rules| rules.chains).map(|chain| ObjectRules {
+        object: format!("{} {}", chain.table, chain.chain),
+        lines: chain.desired.into_iter().flatten().map(|line| line.text).collect(),
+    });
+    rules.collect()
 }
 
 /// Returns true if there are no rules.

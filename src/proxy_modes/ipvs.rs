@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use portcullis_cluster::Family;
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::iptables::{IptablesKernel, Tools};
 use portcullis_modes::ipvs::{
     self, DUMMY_INTERFACE, IpvsObjects, IpvsPrerequisiteError, IpvsProxier, NetlinkKernel, object_differences,
@@ -12,8 +12,8 @@ use portcullis_modes::ipvs::{
 use portcullis_modes::{Mode, NodeFacts, Options, SyncError};
 use portcullis_netlink::ip_vs::Timeouts;
 
-use super::ModeDriver;
-use super::iptables::rules_in;
+use super::iptables::{rules_in, rules_of};
+use super::{ModeDriver, ObjectRules};
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{self, DiffError, DiffPrinter};
 use crate::commands::render::RulesPrinter;
@@ -110,6 +110,22 @@ impl ModeDriver for IpvsDriver {
             last = Some(difference.service);
         }
         Ok(differs)
+    }
+
+    fn service_rules(
+        &self,
+        config: &Config,
+        view: &NodeView,
+        family: Family,
+        service: &NamespacedName,
+    ) -> Vec<ObjectRules> {
+        let rendered = render(config, view, &[family]);
+        let objects = object_differences(&rendered, &IpvsObjects::default()).into_iter();
+        let own = objects.filter(|object| object.service.as_ref() == Some(service));
+        let mut rules: Vec<ObjectRules> =
+            own.map(|object| ObjectRules { object: object.place, lines: object.wanted }).collect();
+        rules.extend(rendered.rules.values().flat_map(|set| rules_of(set, service)));
+        rules
     }
 
     fn count_rules(&self, config: &Config, view: &NodeView, families: &[Family]) -> Vec<String> {

@@ -7,8 +7,9 @@ mod nftables;
 
 use std::io;
 
-use portcullis_cluster::Family;
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::{Mode, NodeFacts, Options};
+use serde::Serialize;
 
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{DiffError, DiffPrinter};
@@ -75,8 +76,27 @@ pub(crate) trait ModeDriver {
         printer: &mut DiffPrinter<'_>,
     ) -> Result<bool, DiffError>;
 
+    /// Returns the rules of a Service in a family, by object.
+    fn service_rules(
+        &self,
+        config: &Config,
+        view: &NodeView,
+        family: Family,
+        service: &NamespacedName,
+    ) -> Vec<ObjectRules>;
+
     /// Returns counts of the rules of some families, one line per family or kind.
     fn count_rules(&self, config: &Config, view: &NodeView, families: &[Family]) -> Vec<String>;
+}
+
+/// The rules in an object of the kernel: a chain, a set, or the virtual servers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ObjectRules {
+    /// The kind and name of the object.
+    pub(crate) object: String,
+    /// Its rules or elements, as the mode's tool prints them.
+    pub(crate) lines: Vec<String>,
 }
 
 /// Returns the driver of a mode.

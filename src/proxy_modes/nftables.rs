@@ -2,12 +2,12 @@
 
 use std::io;
 
-use portcullis_cluster::Family;
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::nftables::{self, NftablesPrerequisiteError, NftablesProxier};
 use portcullis_modes::{Mode, NodeFacts, Options, SyncError};
 use portcullis_netlink::nf_tables::{self, TableFamily};
 
-use super::ModeDriver;
+use super::{ModeDriver, ObjectRules};
 use crate::cluster_view::NodeView;
 use crate::commands::diff::{DiffError, DiffPrinter};
 use crate::commands::render::RulesPrinter;
@@ -88,6 +88,17 @@ impl ModeDriver for NftablesDriver {
             }
         }
         Ok(differs)
+    }
+
+    fn service_rules(
+        &self,
+        _config: &Config,
+        view: &NodeView,
+        family: Family,
+        service: &NamespacedName,
+    ) -> Vec<ObjectRules> {
+        let rules = nftables::service_rules(&view.desired, family, &view.options, &view.host, service);
+        rules.into_iter().map(|(object, lines)| ObjectRules { object, lines }).collect()
     }
 
     fn count_rules(&self, _config: &Config, view: &NodeView, families: &[Family]) -> Vec<String> {

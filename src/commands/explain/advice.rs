@@ -35,7 +35,7 @@ pub(super) struct Denied<'a> {
 
 /// Returns a change that would allow the connection.
 pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
-    let mut words = Vec::new();
+    let mut instructions = Vec::new();
     let peer_pod = denied.cluster.pod_at(denied.peer);
     let peer = match peer_pod {
         Some(pod) => {
@@ -54,18 +54,19 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
     };
     let (mut manifest, mut rule) = (None, None);
     match &decision.reason {
-        DecisionReason::Rule(found) => rule = denied.before_rule(found, &snippet, &mut words),
+        DecisionReason::Rule(found) => rule = denied.before_rule(found, &snippet, &mut instructions),
         _ => {
             let subject = &denied.subject.key;
             let end = if denied.direction == Direction::Ingress { "ingress to" } else { "egress from" };
-            words.push(format!("to allow {end} {subject}, apply this in addition to the existing policies:"));
+            instructions
+                .push(format!("to allow {end} {subject}, apply this in addition to the existing policies:"));
             snippet.name = format!("{}-{}", snippet.name, content_hash(&snippet.network_policy()));
             manifest = Some(snippet.network_policy());
-            denied.warn_of_newly_isolated_pods(&snippet.subject, &mut words);
+            denied.warn_of_newly_isolated_pods(&snippet.subject, &mut instructions);
         }
     }
-    denied.add_peer_notes(peer_pod, &snippet.peer, &mut words);
-    Advice { direction: denied.direction.as_str(), words, manifest, rule }
+    denied.add_peer_notes(peer_pod, &snippet.peer, &mut instructions);
+    Advice { direction: denied.direction.as_str(), instructions, manifest, rule }
 }
 
 /// Returns the labels that a pod shares with its replicas.
@@ -99,10 +100,10 @@ impl Denied<'_> {
         &self,
         rule: &RuleRef,
         snippet: &PolicySnippet,
-        words: &mut Vec<String>,
+        instructions: &mut Vec<String>,
     ) -> Option<String> {
         let (policy, place) = (&rule.rules.policy, format!("spec.{}[{}]", self.direction, rule.index));
-        words.push(match rule.tier {
+        instructions.push(match rule.tier {
             PolicyTier::Admin => {
                 format!("{policy} denies it in tier Admin, which no NetworkPolicy can override")
             }
@@ -112,7 +113,7 @@ impl Denied<'_> {
             ),
         });
         let inserted = snippet.cluster_policy_rule();
-        words.push(match inserted {
+        instructions.push(match inserted {
             Some(_) => format!("change {place}, or insert this rule before it:"),
             None => format!(
                 "change {place}; an ingress rule of a ClusterNetworkPolicy cannot match {}, which is not a pod's address",
@@ -123,7 +124,7 @@ impl Denied<'_> {
     }
 
     /// Warns of pods that no policy isolates yet and that the new policy would isolate.
-    fn warn_of_newly_isolated_pods(&self, selector: &[(&str, &str)], words: &mut Vec<String>) {
+    fn warn_of_newly_isolated_pods(&self, selector: &[(&str, &str)], instructions: &mut Vec<String>) {
         let selected = |pod: &Pod| selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
         let open: Vec<&NamespacedName> = self
             .cluster
@@ -137,7 +138,7 @@ impl Denied<'_> {
         if !open.is_empty() {
             let names: Vec<String> = open.iter().map(ToString::to_string).collect();
             let names = listed(names.iter().map(String::as_str));
-            words.push(format!("warning: it also isolates {names}, which no policy isolates now"));
+            instructions.push(format!("warning: it also isolates {names}, which no policy isolates now"));
         }
     }
 
@@ -156,11 +157,11 @@ impl Denied<'_> {
     }
 
     /// Adds notes about the peer of the suggested rule.
-    fn add_peer_notes(&self, peer_pod: Option<&Pod>, peer: &SnippetPeer<'_>, words: &mut Vec<String>) {
+    fn add_peer_notes(&self, peer_pod: Option<&Pod>, peer: &SnippetPeer<'_>, instructions: &mut Vec<String>) {
         if let (Some(pod), SnippetPeer::Pods { labels, .. }) = (peer_pod, peer)
             && labels.is_empty()
         {
-            words.push(format!(
+            instructions.push(format!(
                 "{} has no label that its replicas share, so this selects all pods of namespace {}; add a label to it \
                  for a narrower selector",
                 pod.key, pod.key.namespace
@@ -171,7 +172,7 @@ impl Denied<'_> {
                 ClientKind::Outside => "externalTrafficPolicy: Local would preserve the client's address",
                 _ => "the ClusterIP would preserve the client's address",
             };
-            words.push(format!(
+            instructions.push(format!(
                 "policies there see the node's address {}, not that of {}; {kept}",
                 self.peer,
                 client.name()
@@ -180,20 +181,20 @@ impl Denied<'_> {
         if let (Direction::Egress, None, Some(node)) = (self.direction, peer_pod, &self.subject.node)
             && self.may_be_node(node)
         {
-            words.push(format!(
+            instructions.push(format!(
                 "if {} is an address of node {node} that its Node object does not list, the connection is allowed \
                  without this: a pod can always reach its node",
                 self.peer
             ));
         }
         if self.port != self.client_port {
-            words.push(format!(
+            instructions.push(format!(
                 "policies see the pod's port {}, not the Service's {}",
                 self.port, self.client_port
             ));
         }
         if Family::from_address(self.peer) == Family::V6 && matches!(peer, SnippetPeer::Block(_)) {
-            words.push("this allows IPv6 only; IPv4 needs a separate ipBlock".to_owned());
+            instructions.push("this allows IPv6 only; IPv4 needs a separate ipBlock".to_owned());
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn explain_connection(
         no_route: None,
         paths: Vec::new(),
         advice: Vec::new(),
+        rules: None,
         probe: None,
     };
     let path = |to: SocketAddr, route: Option<(&Name, &ServiceRoute)>| Path {
@@ -148,7 +149,7 @@ fn explain_service(
     }
     ServiceExplanation {
         port: port.name.to_string(),
-        entry: kind_name(frontend.kind),
+        frontend: kind_name(frontend.kind),
         node: node.to_owned(),
         traffic_policy: route.policy.as_str(),
         chosen: selected.len(),

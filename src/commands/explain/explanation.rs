@@ -1,10 +1,11 @@
-//! The explanation of connections: the data that `-o json` prints.
+//! The explanation of connections: the data that `-o json` prints. No key is left out; `null` means that something does not apply.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
 use super::probe::ProbeExplanation;
+use crate::proxy_modes::ObjectRules;
 
 /// The explanation of all connections that the arguments name.
 #[derive(Serialize)]
@@ -15,7 +16,6 @@ pub(super) struct Explanation {
     pub(super) client: ClientExplanation,
     pub(super) connections: Vec<ConnectionExplanation>,
     /// The reason why there is no connection to explain.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     /// Additional notes.
     pub(super) notes: Vec<String>,
@@ -63,17 +63,26 @@ pub(super) struct ConnectionExplanation {
     pub(super) to: SocketAddr,
     /// The destination as named on the command line.
     pub(super) target: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service: Option<ServiceExplanation>,
     /// The reason why it has no route.
-    #[serde(rename = "refusal", skip_serializing_if = "Option::is_none")]
     pub(super) no_route: Option<NoRouteExplanation>,
     pub(super) paths: Vec<PathExplanation>,
     /// Changes that would allow it.
     pub(super) advice: Vec<Advice>,
+    /// The rules of `--rules`, in the order in which the connection meets them.
+    pub(super) rules: Option<Vec<NodeRules>>,
     /// The result of `--probe`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) probe: Option<ProbeExplanation>,
+}
+
+/// The rules of a node for a Service, or for the policies of a pod.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NodeRules {
+    pub(super) node: String,
+    /// The Service, or the pod and the direction.
+    pub(super) subject: String,
+    pub(super) objects: Vec<ObjectRules>,
 }
 
 /// The Service that the connection uses.
@@ -82,7 +91,8 @@ pub(super) struct ConnectionExplanation {
 pub(super) struct ServiceExplanation {
     /// `namespace/name:port`.
     pub(super) port: String,
-    pub(super) entry: &'static str,
+    /// The kind of the frontend.
+    pub(super) frontend: &'static str,
     /// The node whose rules route the connection.
     pub(super) node: String,
     /// `Cluster` or `Local`.
@@ -93,11 +103,9 @@ pub(super) struct ServiceExplanation {
     pub(super) ready: usize,
     /// The number of endpoints.
     pub(super) total: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) affinity_seconds: Option<u32>,
     /// `kept` or `masqueraded`.
     pub(super) source: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_reason: Option<&'static str>,
     /// Additional remarks.
     pub(super) remarks: Vec<String>,
@@ -108,11 +116,8 @@ pub(super) struct ServiceExplanation {
 #[serde(rename_all = "camelCase")]
 pub(super) struct NoRouteExplanation {
     /// `rejected`: the client gets an error; `dropped`: it gets no response; `notServed`: no rule matches.
-    #[serde(rename = "how")]
     pub(super) kind: &'static str,
-    #[serde(rename = "why")]
     pub(super) reason: String,
-    #[serde(rename = "wayOut")]
     pub(super) hint: String,
 }
 
@@ -128,16 +133,12 @@ pub(super) struct PathExplanation {
     /// One in this many new connections is sent here.
     pub(super) one_in: usize,
     /// The source address that the destination's policies see, if it is not the client's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seen_as: Option<IpAddr>,
     /// The reason why replies do not reach the client.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost: Option<String>,
     /// A note if no container of the destination declares the port, although a process may listen on it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) undeclared_port: Option<String>,
     /// The node that masquerades the connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) masqueraded_by: Option<String>,
     pub(super) egress: PolicyExplanation,
     pub(super) ingress: PolicyExplanation,
@@ -148,18 +149,15 @@ pub(super) struct PathExplanation {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PolicyExplanation {
     pub(super) allowed: bool,
-    /// `notJudged` (no policy applies), `notSelected`, `ownNode`, `itself`, `rule`, `noRuleMatches` or `undecided`.
+    /// `notEvaluated` (no policy applies), `notSelected`, `ownNode`, `itself`, `rule`, `noRuleMatches` or `undecided`.
     pub(super) reason: &'static str,
     /// The reason as text.
-    pub(super) words: String,
+    pub(super) text: String,
     /// The rule that decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<RuleExplanation>,
     /// The policies that isolate the pod, none of which allows the connection.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) isolated_by: Vec<String>,
     /// Pass rules that matched before.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) passed: Vec<RuleExplanation>,
 }
 
@@ -170,11 +168,9 @@ pub(super) struct RuleExplanation {
     pub(super) policy: String,
     /// As in `spec.ingress[0]`.
     pub(super) place: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     pub(super) action: String,
     pub(super) tier: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) priority: Option<u16>,
 }
 
@@ -184,12 +180,10 @@ pub(super) struct RuleExplanation {
 pub(super) struct Advice {
     /// `ingress` or `egress`.
     pub(super) direction: &'static str,
-    /// Instructions.
-    pub(super) words: Vec<String>,
+    /// What to change, in lines of text.
+    pub(super) instructions: Vec<String>,
     /// A NetworkPolicy to apply.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<String>,
     /// A rule to insert.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<String>,
 }

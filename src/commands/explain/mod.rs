@@ -25,6 +25,7 @@ mod policy_snippet;
 mod probe;
 mod resolve;
 mod routing;
+mod rules;
 mod target;
 mod text;
 mod unserved;
@@ -181,6 +182,9 @@ fn explain_connections(
             .source_address(cluster, target.address)
             .expect("families without an address were left out");
         connections.push(explain_connection(cluster, &client, address, target, &arguments.to));
+    }
+    if arguments.rules {
+        rules::add_rules(cluster, &targets, &mut connections);
     }
     if arguments.probe {
         probe::probe_all(cluster, &client, arguments, &mut connections)?;

@@ -35,15 +35,15 @@ pub(super) fn decided(
             ("noRuleMatches", isolation_reason(pod, &names), None, names)
         }
     };
-    PolicyExplanation { allowed, reason, words: text, rule, isolated_by, passed }
+    PolicyExplanation { allowed, reason, text, rule, isolated_by, passed }
 }
 
 /// Returns the explanation of an end to which no policy applies.
 pub(super) fn not_evaluated(text: impl Into<String>) -> PolicyExplanation {
     PolicyExplanation {
         allowed: true,
-        reason: "notJudged",
-        words: text.into(),
+        reason: "notEvaluated",
+        text: text.into(),
         rule: None,
         isolated_by: Vec::new(),
         passed: Vec::new(),

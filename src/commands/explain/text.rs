@@ -1,12 +1,14 @@
 //! Prints an explanation as text: the verdict, then the reasons, then suggested changes.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use super::explanation::{
-    Advice, ConnectionExplanation, Explanation, PathExplanation, PolicyExplanation, ServiceExplanation,
-    Verdict,
+    Advice, ConnectionExplanation, Explanation, NodeRules, PathExplanation, PolicyExplanation,
+    ServiceExplanation, Verdict,
 };
 use super::policy_decision::describe_rule;
+use crate::proxy_modes::ObjectRules;
 
 /// Prints an explanation.
 pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
@@ -14,6 +16,7 @@ pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Resul
         writeln!(out, "UNREACHABLE  {reason}")?;
     }
     let mut printed: Vec<&ConnectionExplanation> = Vec::new();
+    let mut shown: HashSet<&ObjectRules> = HashSet::new();
     if let Some(line) = overview(&explanation.connections) {
         writeln!(out, "{line}\n")?;
     }
@@ -29,6 +32,9 @@ pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Resul
             Some(other) => writeln!(out, "  same as {}", other.family)?,
             None => details(explanation, connection, out)?,
         }
+        for rules in connection.rules.iter().flatten() {
+            node_rules(rules, &mut shown, out)?;
+        }
         if let Some(probe) = &connection.probe {
             super::probe::print(probe, connection.protocol, out)?;
         }
@@ -36,6 +42,28 @@ pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Resul
     }
     for note in &explanation.notes {
         writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+/// Prints the rules of a node, without those of objects that were `shown` with the same ones: nodes have the same rules for the pods
+/// of a workload.
+fn node_rules<'a>(
+    rules: &'a NodeRules,
+    shown: &mut HashSet<&'a ObjectRules>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "  rules    of {} on {}:", rules.subject, rules.node)?;
+    if rules.objects.is_empty() {
+        writeln!(out, "    none: the node has no rules for it")?;
+    }
+    for object in &rules.objects {
+        if !shown.insert(object) {
+            writeln!(out, "    {}, as above", object.object)?;
+            continue;
+        }
+        writeln!(out, "    {}", object.object)?;
+        object.lines.iter().try_for_each(|line| writeln!(out, "      {line}"))?;
     }
     Ok(())
 }
@@ -163,7 +191,7 @@ fn client(
 }
 
 fn service(found: &ServiceExplanation, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "  service  {}, {}, routed by node {}", found.port, found.entry, found.node)?;
+    writeln!(out, "  service  {}, {}, routed by node {}", found.port, found.frontend, found.node)?;
     let local = if found.traffic_policy == "Local" { " (traffic policy Local)" } else { "" };
     match (found.chosen, found.total) {
         (0, _) => {}
@@ -223,25 +251,25 @@ fn end(which: &str, explanation: &PolicyExplanation, out: &mut dyn Write) -> io:
         writeln!(out, "  {which:<8} passed by {}", describe_rule(rule))?;
     }
     let decision = match explanation.reason {
-        "notJudged" => "no policy applies",
+        "notEvaluated" => "no policy applies",
         _ if explanation.allowed => "allowed",
         _ => "DENIED",
     };
-    writeln!(out, "  {which:<8} {decision}: {}", explanation.words)
+    writeln!(out, "  {which:<8} {decision}: {}", explanation.text)
 }
 
 fn print_advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
-    let mut words = advice.words.iter().peekable();
-    while let Some(line) = words.next_if(|line| !line.ends_with(':')) {
+    let mut instructions = advice.instructions.iter().peekable();
+    while let Some(line) = instructions.next_if(|line| !line.ends_with(':')) {
         writeln!(out, "{line}")?;
     }
-    if let Some(line) = words.next() {
+    if let Some(line) = instructions.next() {
         writeln!(out, "{line}")?;
     }
     for text in [&advice.manifest, &advice.rule].into_iter().flatten() {
         text.lines().try_for_each(|line| writeln!(out, "    {line}"))?;
     }
-    words.try_for_each(|line| writeln!(out, "{line}"))
+    instructions.try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Returns the parts of an explanation that do not depend on addresses: if they are equal in both families, they are printed
@@ -250,7 +278,7 @@ fn comparable(connection: &ConnectionExplanation) -> impl PartialEq + use<'_> {
     let service = connection.service.as_ref().map(|service| {
         (
             &service.port,
-            service.entry,
+            service.frontend,
             &service.node,
             service.traffic_policy,
             service.source,
@@ -260,7 +288,7 @@ fn comparable(connection: &ConnectionExplanation) -> impl PartialEq + use<'_> {
     let paths: Vec<_> = connection
         .paths
         .iter()
-        .map(|path| (&path.name, path.to.port(), path.one_in, &path.egress.words, &path.ingress.words))
+        .map(|path| (&path.name, path.to.port(), path.one_in, &path.egress.text, &path.ingress.text))
         .collect();
     let no_route = connection.no_route.as_ref().map(|no_route| (no_route.kind, &no_route.reason));
     // Advice that contains addresses differs.

@@ -35,6 +35,9 @@ pub struct Explain {
     /// Node that receives the connection of a client outside of the cluster [default: this node]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Show the rules of each node by which it routes the connection and enforces policies on it, as rendered from the objects
+    #[arg(long)]
+    pub rules: bool,
     /// Send one packet from the client's network namespace, trace it through the rules of this node, and compare with the
     /// prediction: exit status 0 if it agrees, 1 if not, 2 if the probe does not show it. Needs root
     #[arg(long)]

@@ -36,7 +36,7 @@ impl Explanation {
     pub(super) fn parse(json: &str) -> Option<Self> {
         let answer: Value = serde_json::from_str(json).ok()?;
         let Some(connection) = answer["connections"].get(0) else { return Some(Explanation::Impossible) };
-        match connection["refusal"]["how"].as_str() {
+        match connection["noRoute"]["kind"].as_str() {
             Some("rejected") => return Some(Explanation::Rejected),
             Some("dropped") => return Some(Explanation::Dropped),
             Some("notServed") => return Some(Explanation::NotServed),

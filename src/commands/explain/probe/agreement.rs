@@ -180,10 +180,10 @@ impl Comparison<'_> {
 /// Returns the reason why a path does not work.
 fn not_allowed(path: &PathExplanation) -> String {
     if !path.egress.allowed {
-        return format!("egress denied: {}", path.egress.words);
+        return format!("egress denied: {}", path.egress.text);
     }
     if !path.ingress.allowed {
-        return format!("ingress denied: {}", path.ingress.words);
+        return format!("ingress denied: {}", path.ingress.text);
     }
     path.lost.clone().unwrap_or_else(|| format!("{} is not reachable", path.to))
 }

@@ -49,17 +49,12 @@ pub(super) struct StepExplanation {
     pub(super) table: String,
     pub(super) chain: String,
     /// The rule; none for the policy of a chain.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<RuleText>,
     pub(super) verdict: String,
     /// The addresses of the packet, if the chain is the first of its hook or they have changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) destination: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) input: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) output: Option<String>,
 }
 
@@ -78,11 +73,10 @@ pub(super) struct RuleText {
 pub(super) struct ProbeResult {
     pub(super) kind: ResultKind,
     /// The result as text.
-    pub(super) words: String,
+    pub(super) text: String,
     /// The last destination of the packet that the trace shows, after address translation.
     pub(super) destination: Option<SocketAddr>,
     /// The table that dropped or rejected it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) table: Option<String>,
 }
 

@@ -34,8 +34,8 @@ impl Observation<'_> {
             match end {
                 TraceEnd::Dropped(step) => return self.dropped(step),
                 TraceEnd::Taken(step) => {
-                    let words = format!("by {}: passed to a program", describe(step));
-                    return self.of_table(ResultKind::Dropped, step, words);
+                    let text = format!("by {}: passed to a program", describe(step));
+                    return self.of_table(ResultKind::Dropped, step, text);
                 }
                 _ => {}
             }
@@ -63,17 +63,17 @@ impl Observation<'_> {
         self.at(ResultKind::Delivered, format!("{at} {verb}"))
     }
 
-    fn at(&self, kind: ResultKind, words: String) -> ProbeResult {
-        ProbeResult { kind, words, destination: Some(self.destination()), table: None }
+    fn at(&self, kind: ResultKind, text: String) -> ProbeResult {
+        ProbeResult { kind, text, destination: Some(self.destination()), table: None }
     }
 
-    fn lost(&self, kind: ResultKind, words: String) -> ProbeResult {
-        ProbeResult { kind, words, destination: destination(self.steps), table: None }
+    fn lost(&self, kind: ResultKind, text: String) -> ProbeResult {
+        ProbeResult { kind, text, destination: destination(self.steps), table: None }
     }
 
-    fn of_table(&self, kind: ResultKind, step: &Step, words: String) -> ProbeResult {
+    fn of_table(&self, kind: ResultKind, step: &Step, text: String) -> ProbeResult {
         let table = Some(format!("{} {}", step.family, step.table));
-        ProbeResult { kind, words, destination: destination(self.steps), table }
+        ProbeResult { kind, text, destination: destination(self.steps), table }
     }
 
     fn dropped(&self, step: &Step) -> ProbeResult {
@@ -92,35 +92,35 @@ impl Observation<'_> {
             Response::Error(libc::ECONNREFUSED) if is_own => self.refused(),
             Response::Accepted | Response::Replied | Response::Error(libc::ECONNREFUSED) if matches!(in_pod, TraceEnd::Left(Some(interface)) if *interface != "lo") =>
             {
-                let words = "it left the pod and was answered, but did not pass netfilter of this node: an eBPF program or \
+                let text = "it left the pod and was answered, but did not pass netfilter of this node: an eBPF program or \
                              another node forwards it";
-                self.lost(ResultKind::AnsweredElsewhere, words.to_owned())
+                self.lost(ResultKind::AnsweredElsewhere, text.to_owned())
             }
             Response::Accepted | Response::Replied | Response::Error(libc::ECONNREFUSED) => {
-                let words = "it did not leave the pod: rules or a process there redirect it, such as those of a service \
+                let text = "it did not leave the pod: rules or a process there redirect it, such as those of a service \
                              mesh";
-                self.lost(ResultKind::AnsweredInPod, words.to_owned())
+                self.lost(ResultKind::AnsweredInPod, text.to_owned())
             }
             Response::Error(errno) => {
                 self.lost(ResultKind::Lost, format!("before it reached this node: {}", os_error(errno)))
             }
             Response::Nothing | Response::NotSent(_) => {
-                let words = match in_pod {
+                let text = match in_pod {
                     TraceEnd::Left(Some(interface)) => format!(
                         "it left the pod by {interface} and did not reach netfilter of this node: check the state of \
                          the interface and its peer, traffic control and eBPF programs, and its neighbor entries"
                     ),
                     _ => "in the pod's network namespace, before it reached this node".to_owned(),
                 };
-                self.lost(ResultKind::Lost, words)
+                self.lost(ResultKind::Lost, text)
             }
         }
     }
 
     fn refused(&self) -> ProbeResult {
         let at = self.destination();
-        let words = format!("{at}/{} refused it: no process listens there", self.protocol);
-        self.at(ResultKind::RefusedByDestination, words)
+        let text = format!("{at}/{} refused it: no process listens there", self.protocol);
+        self.at(ResultKind::RefusedByDestination, text)
     }
 
     /// Returns the result for an error in response.
@@ -134,9 +134,9 @@ impl Observation<'_> {
                 self.lost(ResultKind::Lost, format!("{why} (the client receives: {})", os_error(errno)))
             }
             TraceEnd::Untraced { hook, after, before } => {
-                let (kind, words) = untraced.in_hook(self.to.ip(), *hook, *after, *before);
+                let (kind, text) = untraced.in_hook(self.to.ip(), *hook, *after, *before);
                 let kind = if kind == ResultKind::Dropped { ResultKind::Rejected } else { kind };
-                self.lost(kind, words)
+                self.lost(kind, text)
             }
             _ => {
                 let at = self.destination();
@@ -158,8 +158,8 @@ impl Observation<'_> {
                 self.lost(ResultKind::Lost, why)
             }
             TraceEnd::Untraced { hook, after, before } => {
-                let (kind, words) = untraced.in_hook(self.to.ip(), *hook, *after, *before);
-                self.lost(kind, words)
+                let (kind, text) = untraced.in_hook(self.to.ip(), *hook, *after, *before);
+                self.lost(kind, text)
             }
             end => self.without_reply(end, untraced),
         }
@@ -169,34 +169,34 @@ impl Observation<'_> {
         let at = self.destination();
         match trace_end(self.steps, Place::Node, TracedDirection::Reply) {
             TraceEnd::Dropped(step) | TraceEnd::Taken(step) => {
-                let words = format!("{at} replied, and the reply was dropped by {}", describe(step));
-                self.of_table(ResultKind::ReplyDropped, step, words)
+                let text = format!("{at} replied, and the reply was dropped by {}", describe(step));
+                self.of_table(ResultKind::ReplyDropped, step, text)
             }
             TraceEnd::NotRouted(step) => {
                 let why = untraced.not_routed(step, self.unrouted(TracedDirection::Reply));
                 self.lost(ResultKind::Lost, format!("{at} replied, and the reply was lost: {why}"))
             }
             TraceEnd::Untraced { hook, after, before } => {
-                let (_, words) = untraced.in_hook(self.to.ip(), hook, after, before);
-                self.lost(ResultKind::ReplyDropped, format!("{at} replied, and the reply was lost: {words}"))
+                let (_, text) = untraced.in_hook(self.to.ip(), hook, after, before);
+                self.lost(ResultKind::ReplyDropped, format!("{at} replied, and the reply was lost: {text}"))
             }
             TraceEnd::Left(_) | TraceEnd::Local => {
                 let source = self.reply_source().map_or_else(String::new, |from| format!(" from {from}"));
-                let words = format!(
+                let text = format!(
                     "{at} replied{source}, and the client did not accept the reply: it does not match the connection"
                 );
-                self.lost(ResultKind::Lost, words)
+                self.lost(ResultKind::Lost, text)
             }
             TraceEnd::NotSeen => {
                 let seconds = self.time_limit.as_secs_f64();
-                let words = match end {
+                let text = match end {
                     TraceEnd::Left(interface) => {
                         let by = interface.map_or_else(String::new, |name| format!(" by {name}"));
                         format!("it left{by} for {at}; no reply reached this node within {seconds} s")
                     }
                     _ => format!("it arrived at {at} on this node; no reply within {seconds} s"),
                 };
-                self.at(ResultKind::NoReply, words)
+                self.at(ResultKind::NoReply, text)
             }
         }
     }

@@ -29,7 +29,7 @@ pub(in super::super) fn print(
         }
         print_step(step, out)?;
     }
-    writeln!(out, "  result   {}: {}", probe.result.kind.as_str(), probe.result.words)?;
+    writeln!(out, "  result   {}: {}", probe.result.kind.as_str(), probe.result.text)?;
     let agreement = match probe.agreement {
         Agreement::Agrees => "AGREES with the prediction",
         Agreement::Disagrees => "DISAGREES with the prediction",
