@@ -6,6 +6,16 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+/// Policies make `policy/b-1` drop all packets.
+const POLICIES: &str = "\
+{apiVersion: v1, kind: Pod, metadata: {name: a-1, namespace: policy}, spec: {nodeName: node-1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b-1, namespace: policy, labels: {app: b}}, spec: {nodeName: node-2}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: nothing, namespace: policy},
+  spec: {podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress]}}
+";
+
 const MANIFESTS: &str = "\
 {apiVersion: v1, kind: Pod, metadata: {name: a-1, labels: {app: a}}, spec: {nodeName: node-1}}
 ---
@@ -73,4 +83,58 @@ fn connections_are_explained_in_a_running_cluster() {
     assert_eq!((rejected.0, &json(&rejected.1)["verdict"]), (1, &"unreachable".into()), "{rejected:?}");
     let labs = json(&list.1)["labs"].as_array().expect("a list").clone();
     assert!(labs.iter().any(|lab| lab["name"] == name.as_str() && lab["state"] == "up"), "{list:?}");
+}
+
+#[test]
+fn drops_of_all_nodes_of_a_running_cluster_are_observed() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    fs::write(folder.path().join("policies.yaml"), POLICIES).expect("it can be written");
+    let (manifests, name) =
+        (folder.path().to_str().expect("UTF-8"), format!("observe-{}", std::process::id()));
+    let (code, output, messages) = lab(&["up", "--mode=nftables", "--name", &name, manifests]);
+    assert_eq!(code, 0, "{output}{messages}");
+    let explained = lab(&[
+        "explain",
+        "--name",
+        &name,
+        "--from",
+        "policy/a-1",
+        "--to",
+        "policy/b-1:80",
+        "--family",
+        "ipv4",
+        "-o",
+        "json",
+    ]);
+    let to = json(&explained.1)["connections"][0]["to"].as_str().expect("an address").to_owned();
+    let (address, _) = to.rsplit_once(':').expect("a port");
+    let connect = format!("timeout 0.2 bash -c '</dev/tcp/{address}/80'");
+    let observed = |arguments: &[&str]| {
+        let arguments = [&["observe", "--name", &name], arguments].concat();
+        std::thread::scope(|scope| {
+            let observer = scope.spawn(|| lab(&arguments));
+            while !observer.is_finished() {
+                lab(&["exec", "--name", &name, "policy/a-1", "--", "bash", "-c", &connect]);
+            }
+            observer.join().expect("it does not panic")
+        })
+    };
+    let text = observed(&["--for", "8s"]);
+    let document = observed(&["--node", "node-2", "--count", "1", "-o", "json"]);
+    let unknown = lab(&["observe", "--name", &name, "--node", "node-9"]);
+    let down = lab(&["down", "--name", &name]);
+    assert_eq!(down.0, 0, "{down:?}");
+    assert_eq!(text.0, 0, "{text:?}");
+    let lines: Vec<&str> = text.1.lines().collect();
+    assert!(lines.first().is_some_and(|head| head.starts_with("NODE    TIME (UTC)")), "{text:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("TIME (UTC)")).count(), 1, "{text:?}");
+    let is_drop = |line: &&str| {
+        line.starts_with("node-2  ") && line.contains(" dropped ") && line.contains("policy/nothing")
+    };
+    assert!(lines.iter().any(is_drop), "{text:?}");
+    assert_eq!(document.0, 0, "{document:?}");
+    let event = document.1.lines().map(json).find(|line| line["kind"] == "TrafficEvent").expect("an event");
+    let pod = serde_json::json!({"namespace": "policy", "name": "b-1"});
+    assert_eq!(event["destination"]["pod"], pod, "{event}");
+    assert_eq!(unknown.0, 2, "{unknown:?}");
 }

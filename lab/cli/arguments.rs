@@ -63,6 +63,17 @@ pub(crate) enum Lab {
         #[arg(required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Print dropped packets or connections of a running cluster as they happen, with the arguments of portcullis observe
+    Observe {
+        #[command(flatten)]
+        lab: LabName,
+        /// Only the events of this node [default: of all nodes, each line with the name of its node]
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// Arguments of portcullis observe, such as --follow or --to shop/web
+        #[arg(num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Process that `up` leaves running to keep the cluster
     #[command(hide = true)]
     Keep,
@@ -233,6 +244,15 @@ mod tests {
                     arguments: ["--from", "b", "--to", "c", "-o", "json"].map(str::to_owned).to_vec(),
                 },
             ),
+            (
+                &["observe", "--node", "node-1", "--name=a", "-f", "--to", "c"],
+                Lab::Observe {
+                    lab: named("a"),
+                    node: Some("node-1".into()),
+                    arguments: ["-f", "--to", "c"].map(str::to_owned).to_vec(),
+                },
+            ),
+            (&["observe"], Lab::Observe { lab: LabName::default(), node: None, arguments: Vec::new() }),
             (&["up", "f", "--mode", "ipvs"], Lab::Up { name: None, cluster: cluster(LabMode::Ipvs) }),
             (
                 &["up", "--name", "my-lab", "f", "--", "--masquerade-all", "-v4"],

@@ -57,7 +57,7 @@ fn closing_sections(verb: &str) -> Roff {
             ("1", "an expectation is not met, or there was nothing to connect to"),
             ("2", "the cluster could not be built, or the results could not be written"),
         ],
-        "exec" | "explain" => &[
+        "exec" | "explain" | "observe" => &[
             ("126, 127", "the program cannot be executed, or does not exist"),
             ("other", "the status of the command; 128 plus the number of the signal that ended it"),
             ("2", "no such lab, pod or node"),
@@ -72,7 +72,11 @@ fn closing_sections(verb: &str) -> Roff {
         roff.text([roman(*meaning)]);
     }
     roff.control("SH", ["SEE ALSO"]);
-    let pages = if verb == "explain" { "portcullis-explain(1), " } else { "" };
+    let pages = match verb {
+        "explain" => "portcullis-explain(1), ",
+        "observe" => "portcullis-observe(1), ",
+        _ => "",
+    };
     roff.text([roman(format!("{pages}portcullis-lab(1), portcullis(1), ip-netns(8)"))]);
     roff
 }

@@ -7,6 +7,7 @@ mod junit;
 mod man;
 mod manifests;
 mod policies;
+mod progress;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -20,6 +21,7 @@ use policies::{POLICY_SYNC_METRIC, Policies, PolicyEvaluator};
 use portcullis_lab::{
     ClusterObjects, DaemonSpec, Error, LabOptions, LabRecord, RunOptions, RunResults, background,
 };
+use progress::Progress;
 use serde::Serialize;
 
 /// Exit status if the lab cannot be built or found, or the command line is wrong.
@@ -79,6 +81,10 @@ fn run(lab: &Lab) -> Result<ExitCode, Error> {
         Lab::Explain { lab, arguments } => {
             return Ok(exit_code(background::explain(lab.name.as_deref(), arguments)?));
         }
+        Lab::Observe { lab, node, arguments } => {
+            let name = lab.name.as_deref();
+            return Ok(exit_code(portcullis_lab::observe(name, node.as_deref(), arguments)?));
+        }
         Lab::Man(page) => print_with(|out| man::print_page(page, out))?,
         Lab::Completions { shell } => print_with(|out| man::print_completions(*shell, out))?,
     }
@@ -97,7 +103,9 @@ fn up(name: Option<&str>, cluster: &LabCluster) -> Result<(), Error> {
     if Policies::from_objects(&read(cluster)?, &options.plan)?.is_some() {
         enable_network_policy(&mut options);
     }
+    let progress = Progress::start("building the cluster and waiting for its daemons");
     let record = background::up_named(name, &cluster.folder, &options, SYNC_TIMEOUT, server)?;
+    progress.finish();
     print_best_effort(&format!(
         "lab {0} is up; `portcullis lab exec --name {0} POD -- CMD` runs a command in it, \
          `portcullis lab down --name {0}` removes it\n",
@@ -199,9 +207,12 @@ fn run_once(cluster: &LabCluster, outputs: &LabResults) -> Result<ExitCode, Erro
             print_best_effort(text);
         }
     };
+    let progress = Progress::start("building the cluster and waiting for its daemons");
     let results = portcullis_lab::run_with(objects, &options, |lab| {
+        progress.next("connecting to every Service from every client");
         let Some(policies) = &policies else {
             let report = portcullis_lab::probe(lab, &options)?;
+            progress.finish();
             print_text(&report.render(colors));
             if report.rows.is_empty() && report.skipped.is_empty() {
                 print_text("nothing to probe: no Service and no NetworkPolicy\n");
@@ -212,8 +223,10 @@ fn run_once(cluster: &LabCluster, outputs: &LabResults) -> Result<ExitCode, Erro
         let evaluator = PolicyEvaluator::read(&lab.manifests())?;
         let allows = |from, to, port| evaluator.allows(from, to, port);
         let report = portcullis_lab::probe_with_policies(lab, &options, Some(&allows))?;
-        print_text(&report.render(colors));
+        progress.suspend(|| print_text(&report.render(colors)));
+        progress.next("connecting every pod to every pod");
         let matrix = policies.probe(lab, &evaluator)?;
+        progress.finish();
         print_text(&format!("\n{}", matrix.render(colors)));
         Ok(RunResults::new(&report, Some(&matrix)))
     })?;

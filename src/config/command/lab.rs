@@ -14,7 +14,7 @@ pub(super) fn subcommand() -> clap::Command {
         .allow_hyphen_values(true)
         .value_parser(OsStringValueParser::new())
         .help(
-            "Arguments of portcullis-lab: run, up, list, apply, down, logs, exec, explain; see portcullis-lab --help",
+            "Arguments of portcullis-lab: run, up, list, apply, down, logs, exec, explain, observe; see portcullis-lab --help",
         );
     clap::Command::new("lab").about(ABOUT).disable_help_flag(true).arg(arguments)
 }
@@ -23,7 +23,7 @@ const ABOUT: &str =
     "Build a throwaway cluster in network namespaces, and try its Services (runs portcullis-lab)";
 
 /// The verbs of `portcullis-lab`: name, description and names of arguments.
-const VERBS: [(&str, &str, &[&str]); 10] = [
+const VERBS: [(&str, &str, &[&str]); 11] = [
     (
         "run",
         "Create a cluster, connect to every Service, print the results, and delete it",
@@ -36,6 +36,7 @@ const VERBS: [(&str, &str, &[&str]); 10] = [
     ("logs", "Print the logs of the daemons", &["name", "node"]),
     ("exec", "Run a command in a pod of a running cluster", &["name", "pod"]),
     ("explain", "Explain a connection in a running cluster", &["name"]),
+    ("observe", "Print dropped packets or connections of a running cluster", &["name", "node"]),
     ("man", "Print a page of the manual", &["all-to", "command"]),
     ("completions", "Print a shell completion script", &["shell"]),
 ];
