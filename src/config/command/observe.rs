@@ -24,7 +24,8 @@ pub struct Observe {
     /// Only these events
     #[arg(long, value_name = "VERDICT", value_delimiter = ',')]
     pub verdict: Vec<VerdictArgument>,
-    /// Only events from this source: POD, NAMESPACE/POD, NAMESPACE/PREFIX*, svc/[NAMESPACE/]NAME, an address or a CIDR
+    /// Only events from this source: POD, NAMESPACE/POD, NAMESPACE/PREFIX*, svc/[NAMESPACE/]NAME, labels of a pod
+    /// (app=web,tier!=test), an address or a CIDR
     #[arg(long, value_name = "PEER")]
     pub from: Option<String>,
     /// Only events to this destination, before or after DNAT

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use portcullis_cluster::labels::Labels;
 use serde::{Deserialize, Serialize};
 
 /// A line of the stream. The first one is an [`Observation`](StreamLine::Observation).
@@ -200,6 +201,9 @@ pub(crate) struct Peer {
     pub(crate) node: Option<Arc<str>>,
     /// A Service of which it is an endpoint.
     pub(crate) service: Option<ObjectRef>,
+    /// The labels of the pod, for filters. They are no part of the document.
+    #[serde(skip)]
+    pub(crate) labels: Option<Arc<Labels>>,
 }
 
 /// The destination before DNAT.

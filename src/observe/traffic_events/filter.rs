@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::document::{ObjectRef, Peer, TrafficEvent, Verdict};
+use super::label_filter::LabelFilter;
 
 /// The events that an observer receives: those that match all conditions. The default matches all drops.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) enum PeerFilter {
     Pod(NamePattern),
     /// Its Service: a frontend of the Service, or an endpoint.
     Service(NamePattern),
+    /// The labels of its pod.
+    Labels(LabelFilter),
 }
 
 /// A namespace and a name, which may end in `*`.
@@ -55,7 +58,8 @@ pub struct FilterError {
 }
 
 /// The forms of a peer.
-const PEER_FORMS: &str = "an address, a CIDR, POD, NAMESPACE/POD, NAMESPACE/PREFIX* or svc/[NAMESPACE/]NAME";
+const PEER_FORMS: &str =
+    "an address, a CIDR, POD, NAMESPACE/POD, NAMESPACE/PREFIX*, svc/[NAMESPACE/]NAME or LABEL=VALUE";
 
 impl EventFilter {
     /// Sets a parameter.
@@ -123,6 +127,13 @@ impl EventFilter {
         self.namespace.is_some() || has_name(&self.from) || has_name(&self.to)
     }
 
+    /// Returns true if it has conditions on names or labels of pods.
+    pub(crate) fn needs_pods(&self) -> bool {
+        let is_of_pod =
+            |filter: &Option<PeerFilter>| matches!(filter, Some(PeerFilter::Pod(_) | PeerFilter::Labels(_)));
+        is_of_pod(&self.from) || is_of_pod(&self.to)
+    }
+
     /// Returns true if packets that are dropped, or would be, have to be observed.
     pub(crate) fn needs_drops(&self) -> bool {
         match self.verdicts[..] {
@@ -165,6 +176,9 @@ impl PeerFilter {
         if let Ok(block) = text.parse::<IpNet>() {
             return Some(PeerFilter::Addresses(block.trunc()));
         }
+        if LabelFilter::is_meant(text) {
+            return LabelFilter::parse(text).map(PeerFilter::Labels);
+        }
         let service = text.strip_prefix("svc/").or_else(|| text.strip_prefix("service/"));
         match service {
             Some(service) => NamePattern::parse(service).map(PeerFilter::Service),
@@ -178,9 +192,9 @@ impl PeerFilter {
             Some((kind @ ("svc" | "service" | "pod"), name)) => (Some(kind), name),
             _ => (None, text),
         };
-        let is_address = kind.is_none() && text.parse::<IpAddr>().is_ok();
+        let has_no_name = kind.is_none() && (text.parse::<IpAddr>().is_ok() || LabelFilter::is_meant(text));
         match namespace {
-            Some(namespace) if !name.contains('/') && !is_address => {
+            Some(namespace) if !name.contains('/') && !has_no_name => {
                 format!("{}/{namespace}/{name}", kind.unwrap_or("pod"))
             }
             _ => text.to_owned(),
@@ -197,7 +211,7 @@ impl PeerFilter {
             PeerFilter::Service(pattern) => {
                 frontend.service.as_ref().is_some_and(|name| pattern.matches(name))
             }
-            PeerFilter::Pod(_) => false,
+            PeerFilter::Pod(_) | PeerFilter::Labels(_) => false,
         });
         frontend || event.destination.as_ref().is_some_and(|peer| self.matches(peer))
     }
@@ -208,6 +222,9 @@ impl PeerFilter {
             PeerFilter::Pod(pattern) => peer.pod.as_ref().is_some_and(|pod| pattern.matches(pod)),
             PeerFilter::Service(pattern) => {
                 peer.service.as_ref().is_some_and(|service| pattern.matches(service))
+            }
+            PeerFilter::Labels(filter) => {
+                peer.labels.as_ref().is_some_and(|labels| filter.matches(|key| labels.get(key)))
             }
         }
     }
@@ -286,6 +303,10 @@ mod tests {
             ("to=svc/db", false, false),
             ("to=10.96.0.20", true, true),
             ("to=10.244.1.6", true, true),
+            ("from=app%3Dweb", true, true),
+            ("from=app%3Dweb%2Ctier!%3Dtest", true, true),
+            ("from=app%3Ddb", false, false),
+            ("to=app%3Dweb", false, false),
             ("namespace=shop", true, true),
             ("namespace=default", false, false),
             ("port=5432", true, true),
@@ -317,6 +338,8 @@ mod tests {
             ("svc/other/db", "svc/other/db"),
             ("10.0.0.1", "10.0.0.1"),
             ("10.0.0.0/8", "10.0.0.0/8"),
+            ("app=web", "app=web"),
+            ("app.kubernetes.io/name=web", "app.kubernetes.io/name=web"),
         ] {
             assert_eq!(PeerFilter::with_namespace(text, Some("shop")), expected);
             assert_eq!(PeerFilter::with_namespace(text, None), text);
@@ -335,6 +358,7 @@ mod tests {
             ),
             ("from=a/b/c", &format!("invalid value \"a/b/c\" of from: expected {PEER_FORMS}")),
             ("to=10.0.0.0/33", &format!("invalid value \"10.0.0.0/33\" of to: expected {PEER_FORMS}")),
+            ("to=a%3Db%20c", &format!("invalid value \"a=b c\" of to: expected {PEER_FORMS}")),
             ("to=We*b", &format!("invalid value \"We*b\" of to: expected {PEER_FORMS}")),
             ("connections=yes", "invalid value \"yes\" of connections: expected true or false"),
             (

@@ -168,6 +168,11 @@ impl Hub {
 
     /// Tells an observer what it cannot see.
     fn add_notices(&self, observer: &mut Observer) {
+        if self.names.lacks_pods() && observer.filter.needs_pods() {
+            observer.add_notice(
+                "the daemon does not watch pods (--network-policy), so no event matches the name or labels of a pod; use addresses",
+            );
+        }
         if let Some(drops) = self.drops.as_ref().filter(|_| observer.filter.needs_drops()) {
             if !self.switch.has_policies() {
                 observer.add_notice(

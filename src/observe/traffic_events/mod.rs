@@ -11,6 +11,7 @@
 mod document;
 mod filter;
 mod hub;
+mod label_filter;
 mod losses;
 mod names;
 mod naming;

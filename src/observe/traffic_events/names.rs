@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::cluster_network_policy::Tier;
 use portcullis_cluster::desired::{Desired, FrontendAddress};
-use portcullis_cluster::{Family, Index, NamespacedName};
+use portcullis_cluster::labels::Labels;
+use portcullis_cluster::{Family, Index, Kind, NamespacedName};
 
 use super::document::ObjectRef;
 use super::raw_event::RawEvent;
@@ -33,6 +34,8 @@ pub(super) struct AddressNames {
     pub(super) node: Option<Arc<str>>,
     /// A Service of which it is an endpoint.
     pub(super) service: Option<ObjectRef>,
+    /// The labels of the pod.
+    pub(super) labels: Option<Arc<Labels>>,
 }
 
 /// The Service port of a frontend.
@@ -62,6 +65,8 @@ pub(super) struct Found {
     addresses: HashMap<IpAddr, AddressNames>,
     frontends: HashMap<FrontendKey, FrontendNames>,
     tiers: HashMap<Arc<str>, Arc<str>>,
+    /// The pods of the cluster are known.
+    has_pods: bool,
 }
 
 /// Remembered names.
@@ -71,6 +76,8 @@ pub(super) struct NameCache {
     frontends: HashMap<FrontendKey, (Instant, Option<FrontendNames>)>,
     /// The tiers of ClusterNetworkPolicies.
     tiers: HashMap<Arc<str>, Arc<str>>,
+    /// Whether the pods of the cluster are known, as of the last response.
+    has_pods: Option<bool>,
 }
 
 impl NameCache {
@@ -101,6 +108,7 @@ impl NameCache {
             self.frontends.clear();
         }
         self.tiers = found.tiers;
+        self.has_pods = Some(found.has_pods);
         for address in &wanted.addresses {
             let names = found.addresses.remove(address).unwrap_or_default();
             self.addresses.insert(*address, (now, names));
@@ -125,6 +133,11 @@ impl NameCache {
         self.tiers.get(policy).cloned()
     }
 
+    /// Returns true if the daemon does not know the pods of the cluster, so that no event has the name or labels of one.
+    pub(super) fn lacks_pods(&self) -> bool {
+        self.has_pods == Some(false)
+    }
+
     /// Forgets all names.
     pub(super) fn clear(&mut self) {
         *self = NameCache::default();
@@ -137,7 +150,7 @@ fn is_fresh<T>(entry: Option<&(Instant, T)>, now: Instant) -> bool {
 
 /// Looks names up. The cost follows the number of objects in the cluster, so it runs once for many events.
 pub(super) fn look_up(wanted: &Wanted, index: &Index, desired: Option<&Desired>) -> Found {
-    let mut found = Found::default();
+    let mut found = Found { has_pods: index.is_listed(Kind::Pod), ..Found::default() };
     for pod in index.pods().filter(|pod| !pod.is_finished && !pod.host_network) {
         for ip in pod.ips.iter().filter(|ip| wanted.addresses.contains(*ip)) {
             let names = found.addresses.entry(*ip).or_default();
@@ -145,6 +158,7 @@ pub(super) fn look_up(wanted: &Wanted, index: &Index, desired: Option<&Desired>)
             if names.pod.is_none() || !pod.is_terminating {
                 names.pod = Some(object(&pod.key));
                 names.node = pod.node.as_ref().map(|node| node.as_str().into());
+                names.labels = Some(Arc::new(pod.labels.clone()));
             }
         }
     }

@@ -176,7 +176,7 @@ impl Naming {
 
 fn peer((address, port): End, names: &NameCache) -> Peer {
     let found = names.address(address);
-    Peer { address, port, pod: found.pod, node: found.node, service: found.service }
+    Peer { address, port, pod: found.pod, node: found.node, service: found.service, labels: found.labels }
 }
 
 fn rule_names(rule: &DropRule, labels: &DropCounterLabels) -> RuleNames {

@@ -1,6 +1,9 @@
 //! Events for tests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use portcullis_cluster::labels::Labels;
 
 use super::document::{ConnectionTraffic, DropReason, FrontendRef, ObjectRef, Peer, TrafficEvent, Verdict};
 
@@ -10,7 +13,16 @@ fn object(name: &str) -> Option<ObjectRef> {
 
 fn peer(address: &str, port: u16, pod: &str) -> Option<Peer> {
     let address = address.parse().expect("an address");
-    Some(Peer { address, port: Some(port), pod: object(pod), node: Some("node-1".into()), service: None })
+    let app = pod.split('-').next().unwrap_or_default().to_owned();
+    let labels = Labels::from(BTreeMap::from([("app".to_owned(), app)]));
+    Some(Peer {
+        address,
+        port: Some(port),
+        pod: object(pod),
+        node: Some("node-1".into()),
+        service: None,
+        labels: Some(Arc::new(labels)),
+    })
 }
 
 /// A packet from `shop/web-1` to Service `shop/db`, which a policy drops.
@@ -77,7 +89,7 @@ pub(crate) fn ended() -> TrafficEvent {
 
 /// An event with a value for each field, which no packet has.
 pub(crate) fn complete() -> TrafficEvent {
-    let service = |peer: Option<Peer>| peer.map(|peer| Peer { service: object("db"), ..peer });
+    let service = |peer: Option<Peer>| peer.map(|peer| Peer { service: object("db"), labels: None, ..peer });
     let ended = ended();
     TrafficEvent {
         icmp_type: Some(8),
