@@ -135,16 +135,51 @@ fn an_unknown_page_is_an_error_that_lists_the_known_ones() {
 
 /// Returns bash's completions of the last word.
 fn completed(script: &str, words: &[&str]) -> BTreeSet<String> {
+    completed_by("_portcullis", script, words)
+}
+
+/// Returns the completions of the last word by a function of bash.
+fn completed_by(function: &str, script: &str, words: &[&str]) -> BTreeSet<String> {
     let last = words.len() - 1;
     let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let script_text = format!(
-        "{script}\nCOMP_WORDS=({line})\nCOMP_CWORD={last}\n_portcullis portcullis '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        "{script}\nCOMP_WORDS=({line})\nCOMP_CWORD={last}\n{function} portcullis '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
         words[last],
         words[last - 1]
     );
     let (fine, output_text) = run_with_input("bash", &["--norc"], &script_text);
     assert!(fine, "{output_text}");
     output_text.lines().map(str::to_owned).collect()
+}
+
+/// A function `portcullis` of a shell in place of the program, which asks the daemon for the names.
+const FAKE_SERVICES: &str = r#"
+portcullis() {
+    case "$*" in
+        "services -A") printf 'NAMESPACE NAME TYPE\nshop web ClusterIP\nshop db ClusterIP\nops probe ClusterIP\n' ;;
+        "services -n shop") printf 'NAME TYPE\nweb ClusterIP\ndb ClusterIP\n' ;;
+        "services -n default") printf 'no Services\n' ;;
+    esac
+}
+"#;
+
+#[test]
+fn bash_completes_names_of_namespaces_and_services() {
+    let script = portcullis(&["completions", "bash"]);
+    let rows: [(&[&str], &[&str]); 7] = [
+        (&["portcullis", "services", "-n", ""], &["ops", "shop"]),
+        (&["portcullis", "observe", "--namespace", "s"], &["shop"]),
+        (&["portcullis", "services", "-n", "shop", ""], &["db", "web"]),
+        (&["portcullis", "services", "-n", "shop", "w"], &["web"]),
+        (&["portcullis", "services", ""], &[]),
+        (&["portcullis", "services", "--probl"], &["--problems"]),
+        (&["portcullis", "services", "-o", "y"], &["yaml"]),
+    ];
+    for (words, expected) in rows {
+        let found = completed_by("_portcullis_with_names", &format!("{script}{FAKE_SERVICES}"), words);
+        let found: Vec<&str> = found.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
+        assert_eq!(found, expected, "{words:?}");
+    }
 }
 
 #[test]
@@ -224,15 +259,27 @@ fn progress_appears_on_a_terminal_only() {
 /// What fish itself offers for a command line.
 #[test]
 fn fish_completes_subcommands_and_values() {
+    const FAKE: &str = r#"
+function portcullis
+    switch "$argv"
+        case 'services -A'
+            printf 'NAMESPACE NAME TYPE\nshop web ClusterIP\nops probe ClusterIP\n'
+        case 'services -n shop'
+            printf 'NAME TYPE\nweb ClusterIP\ndb ClusterIP\n'
+    end
+end
+"#;
     let script = portcullis(&["completions", "fish"]);
     for (line, expected) in [
-        ("portcullis render --mode ip", &["iptables", "ipvs"][..]),
+        ("portcullis services -n ", &["ops", "shop"][..]),
+        ("portcullis services -n shop ", &["db", "web"]),
+        ("portcullis render --mode ip", &["iptables", "ipvs"]),
         ("portcullis cle", &["cleanup"]),
         ("portcullis diff --output ", &["json", "text", "yaml"]),
         ("portcullis explain --protocol ", &["sctp", "tcp", "udp"]),
     ] {
         let (fine, output_text) =
-            run_with_input("fish", &["--no-config"], &format!("{script}\ncomplete -C '{line}'\n"));
+            run_with_input("fish", &["--no-config"], &format!("{script}{FAKE}\ncomplete -C '{line}'\n"));
         assert!(fine, "{output_text}");
         let mut words: Vec<&str> = output_text.lines().filter_map(|line| line.split('\t').next()).collect();
         words.sort_unstable();
@@ -263,16 +310,31 @@ done
 print -r -- "$listed"
 "#;
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    std::fs::write(folder.path().join("_portcullis"), portcullis(&["completions", "zsh"]))
-        .expect("it can be written");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("it can be written");
+    };
+    write("_portcullis", &portcullis(&["completions", "zsh"]));
+    // In place of the program, which asks the daemon for the names.
+    write("portcullis", &format!("#!/bin/sh{FAKE_SERVICES}portcullis \"$@\"\n"));
+    let program = folder.path().join("portcullis");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it is ours");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap_or_default());
     for (line, expected) in [
         ("portcullis --mode ip", &["iptables", "ipvs"][..]),
         ("portcullis diff --output ", &["json", "text", "yaml"]),
         ("portcullis c", &["cleanup", "completions"]),
+        ("portcullis services -n ", &["ops", "shop"]),
+        ("portcullis services -n shop ", &["db", "web"]),
     ] {
         let last = expected.last().expect("several");
         let mut command = Command::new("zsh");
-        command.args(["-f", "-c", SCRIPT]).env("FOLDER", folder.path()).env("LINE", line).env("LAST", last);
+        command
+            .args(["-f", "-c", SCRIPT])
+            .env("FOLDER", folder.path())
+            .env("PATH", &path)
+            .env("LINE", line)
+            .env("LAST", last);
         let output = command.env("TERM", "dumb").output().expect("zsh, which `make test` installs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let missing: Vec<_> = expected.iter().filter(|word| !text.contains(**word)).collect();
