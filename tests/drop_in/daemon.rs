@@ -82,7 +82,12 @@ pub(crate) fn end(child: &mut Child) -> Option<i32> {
 /// Returns the command for the binary with a folder of manifests, without output.
 pub(crate) fn portcullis(arguments: &[&str], manifests: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).arg("--hostname-override=node-a").arg("--manifests").arg(manifests);
+    // Tests share the folder of the default socket.
+    command
+        .args(arguments)
+        .args(["--hostname-override=node-a", "--socket="])
+        .arg("--manifests")
+        .arg(manifests);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

@@ -44,6 +44,8 @@ impl Browser {
                       --disable-dev-shm-usage --no-first-run --hide-scrollbars --disable-extensions --disable-component-update \
                       --disable-background-networking --user-data-dir=\"$1\" about:blank 3<&0 4>&1 </dev/null >/dev/null 2>\"$2\"";
         shell.args(["-c", script, "sh"]).arg(folder.path().join("profile")).arg(&log);
+        // A browser that is killed leaves a folder with a socket there.
+        shell.env("TMPDIR", folder.path());
         let mut child = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
