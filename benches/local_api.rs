@@ -1,4 +1,4 @@
-//! Benchmark of the local API: the time of `/v1/status` and of `portcullis status`, and the memory of the daemon with and without
+//! Benchmark of the local API: the times of `/v1/status`, `portcullis status` and `portcullis services -A`, and the memory of the daemon with and without
 //! it, by the number of Services.
 //!
 //! `cargo bench --bench local_api` runs it as root; `-- --sizes 1000,10000` sets the numbers of Services.
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 fn main() {
     let arguments = Arguments::parse();
     println!(
-        "Services   /v1/status   portcullis status   resident memory: without, with, after {} requests",
+        "Services   /v1/status   portcullis status   portcullis services -A   resident memory: without, with, after {} requests",
         arguments.requests
     );
     for size in arguments.sizes {
@@ -54,9 +54,10 @@ fn main() {
         let mut with = Figures::default();
         namespace::inside(|| with = measure(folder.path(), arguments.requests));
         println!(
-            "{size:>8}   {:>7.2} ms   {:>14.2} ms   {:.1} MB, {:.1} MB, {:.1} MB",
+            "{size:>8}   {:>7.2} ms   {:>14.2} ms   {:>19.2} ms   {:.1} MB, {:.1} MB, {:.1} MB",
             milliseconds(with.request),
             milliseconds(with.command),
+            milliseconds(with.services),
             megabytes(without.resident_before),
             megabytes(with.resident_before),
             megabytes(with.resident_after),
@@ -69,6 +70,7 @@ fn main() {
 struct Figures {
     request: Duration,
     command: Duration,
+    services: Duration,
     /// In KiB.
     resident_before: u64,
     resident_after: u64,
@@ -79,12 +81,16 @@ fn measure(folder: &Path, requests: usize) -> Figures {
     let daemon = Daemon::start(folder, socket.to_str().expect("a path in UTF-8"));
     let resident_before = daemon.resident();
     let request = median(requests, || request(&socket));
-    let command = median(requests, || {
-        let mut status = Command::new(PROGRAM);
-        status.arg("status").arg("--socket").arg(&socket).stdout(Stdio::null());
-        assert!(status.status().expect("the program was built").success(), "the daemon is not healthy");
-    });
-    Figures { request, command, resident_before, resident_after: daemon.resident() }
+    let command = median(requests, || run(&["status"], &socket));
+    let services = median(requests, || run(&["services", "-A"], &socket));
+    Figures { request, command, services, resident_before, resident_after: daemon.resident() }
+}
+
+/// Runs a command. Its output goes to a pipe, as to another program.
+fn run(arguments: &[&str], socket: &Path) {
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(arguments).arg("--socket").arg(socket).output().expect("the program was built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Requests the status.

@@ -137,6 +137,9 @@ fn perform_command(
             let colour = output::has_colors(&io::stdout());
             return Ok(exit_code(!commands::diff::run(config, diff, colour, out)?));
         }
+        Command::Status(config::Status { since: Some(since), output, .. }) => {
+            commands::status::run_timeline(config, *since, *output, out)?;
+        }
         Command::Status(status) => {
             let (stdout, colors) = (io::stdout(), output::has_colors(&io::stdout()));
             let verdict = commands::status::run(config, *status, stdout.is_terminal(), colors, out);

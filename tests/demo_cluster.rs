@@ -110,6 +110,8 @@ fn normal_json(printed: &str) -> String {
     if document["kind"] == "Status" {
         document["conntrack"] = json!({"count": 0, "max": 0});
         let syncs = document["recentSyncs"].as_array_mut().expect("a list");
+        // The policies are written again when the interfaces of pods appear.
+        syncs.retain(|sync| sync["trigger"] != "timer");
         syncs.sort_by_key(|sync| sync["rules"].to_string());
     }
     format!("{}\nexit status{status}", serde_json::to_string_pretty(&document).expect("it is a value"))
@@ -261,6 +263,15 @@ fn normal_status_line(line: &str) -> String {
 /// Replaces what differs in each run in the screen of `status`. Controllers sync at the same time, so their syncs are sorted.
 fn normal_screen(text: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(normal_status_line).collect();
+    let label = |line: &String| line.starts_with("Syncs");
+    let timers: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains(": timer, ")).collect();
+    for at in timers.into_iter().rev() {
+        let removed = lines.remove(at);
+        // The label is that of the next line.
+        if label(&removed) {
+            lines[at] = lines[at].replacen("     ", "Syncs", 1);
+        }
+    }
     let start = lines.iter().position(|line| line.starts_with("Syncs")).expect("there are syncs");
     let is_continued = |line: &&String| line.starts_with(' ');
     let end = start + 1 + lines[start + 1..].iter().take_while(is_continued).count();

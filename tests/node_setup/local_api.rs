@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -184,7 +184,6 @@ fn status_of_a_healthy_node() {
                 "Services    3 Services, 3 ports, 4 frontends, 3 endpoints",
                 "Not served  0 frontend:",
                 "              shop/old: external IP 0:0/tcp is not served: it belongs to Service shop/web",
-                "Policies    1 policy, 1 of 1 pods of this node isolated, 0 packets dropped",
                 "Rules       IPv0: last synced 0 s ago",
                 "            IPv0: last synced 0 s ago",
                 "            NetworkPolicy: last synced 0 s ago",
@@ -193,6 +192,9 @@ fn status_of_a_healthy_node() {
                 "              ip filter FORWARD, hook forward, priority 0 (legacy iptables)",
             ],
         );
+        // Since when depends on the speed of the machine.
+        let policies = "\nPolicies    1 policy, 1 of 1 pods of this node isolated, 0 packets dropped";
+        assert!(text.contains(policies), "{text}");
         let document = api.document();
         assert_eq!(document["healthy"], true);
         assert_eq!(document["node"]["mode"], "nftables");
@@ -204,7 +206,7 @@ fn status_of_a_healthy_node() {
             serde_json::json!({"pod": "shop/web-1", "ingress": ["NetworkPolicy shop/deny"], "egress": []})
         );
         assert_eq!(policies["drops"]["items"][0]["packets"], 0, "{policies}");
-        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!((mode(&api.socket), mode(api.socket.parent().unwrap())), (0o600, 0o700));
         let (code, yaml) = api.status(&["-o", "yaml"]);
         assert!(
@@ -221,6 +223,38 @@ fn status_of_a_healthy_node() {
         });
         let text = api.status(&[]).1;
         assert!(text.contains("\nDrift ") && text.contains("that nft (process "), "{text}");
+    });
+}
+
+/// The page has the output after another process has flushed a chain, and a Service has changed.
+#[test]
+fn what_changed_is_printed_as_the_documentation_shows_it() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let page = fs::read_to_string(page).unwrap();
+    let shown =
+        page.split("# portcullis status --since 10m\n").nth(1).and_then(|rest| rest.split("```").next());
+    let shown = normalized(shown.expect("the page shows the command"));
+    namespace::inside(|| {
+        let api = ApiNode::new();
+        api.write_services("60");
+        let mut daemon = api.start("nftables", &[&api.manifests()]);
+        api.wait_for_status(&mut daemon, "status is healthy", 0);
+        namespace::run("nft flush chain ip portcullis filter-input");
+        daemon.wait_until("drift is in the timeline", || {
+            api.document()["recentDrift"][0]["restored"].as_u64().is_some_and(|restored| restored > 0)
+        });
+        api.write_services("61");
+        let printed = || normalized(&api.status(&["--since", "10m"]).1);
+        daemon.wait_until("the change is synced", || printed().contains("changed object"));
+        let printed = printed();
+        for line in shown.lines() {
+            assert!(printed.lines().any(|found| found == line), "missing {line:?} in:\n{printed}");
+        }
+        let (code, json) = api.status(&["--since", "10m", "-o", "json"]);
+        let document: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((code, &document["kind"]), (Some(0), &"Timeline".into()), "{json}");
+        let (code, text) = api.status(&["--since", "10"]);
+        assert!(code == Some(2) && text.contains("expected a duration such as 30s or 5m"), "{text}");
     });
 }
 

@@ -2,10 +2,15 @@
 
 mod duration;
 mod screen;
+mod timeline;
+
+pub(crate) use timeline::run as run_timeline;
 
 use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::config::{Config, OutputFormat, Status};
 use crate::local_client::{LocalClient, LocalClientError};
@@ -73,8 +78,7 @@ pub(crate) fn run<W: Write>(
     has_colors: bool,
     out: &mut Output<W>,
 ) -> Result<Verdict, StatusError> {
-    let socket = config.socket.as_deref().ok_or(StatusError::Disabled)?;
-    let client = LocalClient::new(socket);
+    let client = client(config)?;
     if !arguments.watch {
         let document = request(&client).map_err(|error| StatusError::NoDaemon(error.to_string()))?;
         print(&document, arguments.output, has_colors, false, out)?;
@@ -109,6 +113,11 @@ pub(crate) fn run<W: Write>(
     Ok(verdict)
 }
 
+/// Returns the client of the daemon's local API.
+fn client(config: &Config) -> Result<LocalClient, StatusError> {
+    config.socket.as_deref().map(LocalClient::new).ok_or(StatusError::Disabled)
+}
+
 fn request(client: &LocalClient) -> Result<StatusDocument, LocalClientError> {
     client.get("/v1/status", "Status")
 }
@@ -121,20 +130,28 @@ fn print(
     is_one_of_many: bool,
     out: &mut dyn Write,
 ) -> Result<(), StatusError> {
-    let encode = |error: &dyn std::fmt::Display| StatusError::Encode(error.to_string());
     match format {
-        OutputFormat::Text => screen::print(document, has_colors, out)?,
-        OutputFormat::Json if is_one_of_many => {
-            writeln!(out, "{}", serde_json::to_string(document).map_err(|error| encode(&error))?)?;
-        }
-        OutputFormat::Json => {
-            writeln!(out, "{}", serde_json::to_string_pretty(document).map_err(|error| encode(&error))?)?;
-        }
+        OutputFormat::Text => Ok(screen::print(document, has_colors, out)?),
+        _ => print_document(document, format, is_one_of_many, out),
+    }
+}
+
+/// Prints a document as JSON or YAML. `is_one_of_many`: JSON documents are lines, and YAML documents are separated.
+fn print_document(
+    document: &impl Serialize,
+    format: OutputFormat,
+    is_one_of_many: bool,
+    out: &mut dyn Write,
+) -> Result<(), StatusError> {
+    let encode = |error: &dyn std::fmt::Display| StatusError::Encode(error.to_string());
+    let text = match format {
         OutputFormat::Yaml => {
             let text = serde_saphyr::to_string(document).map_err(|error| encode(&error))?;
-            let separator = if is_one_of_many { "---\n" } else { "" };
-            writeln!(out, "{separator}{}", text.trim_end_matches('\n'))?;
+            if is_one_of_many { format!("---\n{text}") } else { text }
         }
-    }
+        _ if is_one_of_many => serde_json::to_string(document).map_err(|error| encode(&error))?,
+        _ => serde_json::to_string_pretty(document).map_err(|error| encode(&error))?,
+    };
+    writeln!(out, "{}", text.trim_end_matches('\n'))?;
     Ok(())
 }

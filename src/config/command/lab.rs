@@ -36,7 +36,7 @@ const VERBS: [(&str, &str, &[&str]); 11] = [
     ("logs", "Print the logs of the daemons", &["name", "node"]),
     ("exec", "Run a command in a pod of a running cluster", &["name", "pod"]),
     ("explain", "Explain a connection in a running cluster", &["name"]),
-    ("observe", "Print dropped packets or connections of a running cluster", &["name", "node"]),
+    ("observe", "Print dropped packets or connections of a running cluster", &["name", "of-node"]),
     ("man", "Print a page of the manual", &["all-to", "command"]),
     ("completions", "Print a shell completion script", &["shell"]),
 ];
@@ -54,6 +54,8 @@ fn argument(name: &'static str) -> Arg {
     let argument = Arg::new(name);
     match name {
         "name" => argument.long(name).help("Name of the lab"),
+        // `logs` has the node as its argument.
+        "of-node" => argument.long("node").help("Only the events of this node"),
         "mode" => {
             argument.long(name).value_parser(["iptables", "ipvs", "nftables"]).help("Proxy mode of the nodes")
         }

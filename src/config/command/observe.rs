@@ -83,7 +83,8 @@ impl VerdictArgument {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Parses a duration with a unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed
         .filter(|duration| !duration.is_zero())

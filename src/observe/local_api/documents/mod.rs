@@ -57,6 +57,12 @@ impl Typed for StatusDocument {
     }
 }
 
+impl Typed for TimelineDocument {
+    fn type_meta(&self) -> (&str, &str) {
+        (&self.meta.api_version, &self.meta.kind)
+    }
+}
+
 impl Typed for ServiceReport {
     fn type_meta(&self) -> (&str, &str) {
         (&self.api_version, &self.kind)
