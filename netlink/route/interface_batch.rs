@@ -48,6 +48,18 @@ pub enum Ipv4Setting {
     ProxyArp = 3,
     /// `rp_filter`.
     ReversePathFilter = 8,
+    /// `arp_notify`.
+    ArpNotify = 22,
+}
+
+/// The state of a neighbour that is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum NeighbourState {
+    /// It is used without a solicitation for a while, and replaced if the host announces another Ethernet address.
+    Reachable = libc::NUD_REACHABLE,
+    /// It stays until it is deleted or the link is set down.
+    Permanent = libc::NUD_PERMANENT,
 }
 
 /// Settings of a link.
@@ -168,11 +180,11 @@ impl InterfaceBatch {
         });
     }
 
-    /// Adds a permanent neighbour. One with the same address is replaced.
-    pub fn replace_neighbour(&mut self, index: u32, address: IpAddr, mac: MacAddress) {
+    /// Adds a neighbour. One with the same address is replaced.
+    pub fn replace_neighbour(&mut self, index: u32, address: IpAddr, mac: MacAddress, state: NeighbourState) {
         self.push("add a neighbour", libc::RTM_NEWNEIGH, CREATE | REPLACE, NONE, |message| {
             let [a, b, c, d] = index.to_ne_bytes();
-            let [state_low, state_high] = libc::NUD_PERMANENT.to_ne_bytes();
+            let [state_low, state_high] = (state as u16).to_ne_bytes();
             // `struct ndmsg`
             let family = Family::from_address(address).number();
             message.raw(&[family, 0, 0, 0, a, b, c, d, state_low, state_high, 0, libc::RTN_UNICAST]);

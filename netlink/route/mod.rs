@@ -18,7 +18,7 @@ mod route;
 pub use address::{Address, AddressBatch};
 pub use forwarding_batch::ForwardingBatch;
 pub use forwarding_monitor::{ForwardingEvent, ForwardingMonitor};
-pub use interface_batch::{InterfaceBatch, Ipv4Setting, LinkSettings, PodRoute};
+pub use interface_batch::{InterfaceBatch, Ipv4Setting, LinkSettings, NeighbourState, PodRoute};
 pub use link::{ExistingVxlan, Link, LinkChange, LinkPeer, MacAddress, VethEnd, VxlanLink};
 pub use monitor::{AddressEvent, AddressMonitor, LinkMonitor};
 pub use neighbour::{FdbEntry, Neighbour};

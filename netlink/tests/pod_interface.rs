@@ -11,7 +11,7 @@ use std::thread;
 
 use namespace::{inside, run};
 use portcullis_netlink::route::{
-    InterfaceBatch, Ipv4Setting, LinkSettings, MacAddress, PodRoute, Rtnetlink, VethEnd,
+    InterfaceBatch, Ipv4Setting, LinkSettings, MacAddress, NeighbourState, PodRoute, Rtnetlink, VethEnd,
 };
 
 const HOST_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -106,7 +106,7 @@ fn a_batch_configures_links_addresses_routes_and_neighbours() {
         for route in &routes {
             batch.replace_route(route);
             batch.replace_route(route);
-            batch.replace_neighbour(link.index, route.destination.addr(), POD_MAC);
+            batch.replace_neighbour(link.index, route.destination.addr(), POD_MAC, NeighbourState::Permanent);
         }
         host.change_interfaces(&mut batch).unwrap();
 

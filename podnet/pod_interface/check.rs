@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portcullis_netlink::route::{Link, PodRoute, Rtnetlink};
 
-use super::error::{Error, Result};
+use super::error::Result;
 use super::{Identity, PodInterface, bridge, ptp};
 use crate::Wiring;
 
@@ -31,7 +31,7 @@ impl PodInterface<'_> {
         let mut damages = Vec::new();
         let peer = self.check_host(host, &mut damages)?;
         self.in_pod(|| {
-            let pod_error = |source| Error::Pod { netns: self.namespace.path().to_owned(), source };
+            let pod_error = |source| self.pod_error(source);
             let mut pod = Rtnetlink::open().map_err(pod_error)?;
             self.check_pod(&mut pod, peer, expected, &mut damages).map_err(pod_error)
         })?;

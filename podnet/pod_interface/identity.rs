@@ -102,6 +102,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             alias: alias.map(str::to_owned),
+            is_operational: true,
             has_hairpin: false,
         }
     }

@@ -8,10 +8,13 @@
 //!       route to 10.244.1.5/32
 //! ```
 //!
-//! **ptp.** All gateways are the same on every node and need no address of the pod CIDRs. No packet is needed to find them: both
-//! ends have permanent neighbour entries, so no entry can be stale when an address is used again. For programs that bring their
-//! own network stack (virtual machines in pods), the node also answers: to ARP by `proxy_arp`, to neighbour solicitations by having
-//! `fe80::1`. Reverse path filtering keeps pods from sending from IPv4 addresses that are not theirs.
+//! **ptp.** All gateways are the same on every node and need no address of the pod CIDRs. No packet is needed to find a neighbour:
+//! both ends have entries for each other. They belong to the link, so none can be stale when an address is used again. The pod's
+//! entries of its gateways are permanent; the node's entries of the pod are not, so that the pod can get another Ethernet address
+//! (plugin "tuning"), which its kernel announces. For programs that bring their own network stack (virtual machines in pods), the
+//! node also answers: to ARP by `proxy_arp`, to neighbour solicitations by having `fe80::1`. Reverse path filtering keeps pods from
+//! sending from IPv4 addresses that are not theirs; a second interface in the network therefore needs routes of its own for its
+//! address (plugin "sbr").
 //!
 //! **bridge.** As the reference plugin does it. Other pods and the node may remember the previous pod that had an address, so a new
 //! one is announced by gratuitous ARP and unsolicited neighbour advertisements, which the node sends on the bridge.
@@ -35,12 +38,18 @@ pub use namespace::Namespace;
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_netlink::route::{InterfaceBatch, Link, LinkSettings, MacAddress, Rtnetlink, VethEnd};
 
 use crate::Wiring;
 use crate::addresses::AttachmentKey;
+
+/// Waits for a link to transmit packets, and their number: half a second on a machine that is overloaded.
+const OPERATIONAL_WAIT: Duration = Duration::from_micros(500);
+const OPERATIONAL_ATTEMPTS: u32 = 1_000;
 
 /// The interface of a pod, as it is to be.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +164,7 @@ impl PodInterface<'_> {
         }
         // One of the names is taken: by an earlier `ADD`, or by another plugin in the pod.
         if let Some(link) = host.link(&identity.host_name)? {
-            if !is_pod_interface(&link) {
+            if !is_veth(&link) {
                 return Err(Error::HostNameTaken(link.name));
             }
             host.delete_link(link.index)?;
@@ -197,9 +206,12 @@ impl PodInterface<'_> {
             None => ptp::add_host_side(&mut batch, self, identity, link.index),
             Some(bridge) => bridge::add_port(&mut batch, self, link.index, bridge),
         }
+        // The pod's end first: neighbour entries survive only on a link with a carrier, which it has when both ends are up.
+        let (mut pod, addresses) = self.add_pod_side(identity, peer, has_kernel_ipv6)?;
         host.change_interfaces(&mut batch)?;
-        let addresses = self.add_pod_side(identity, peer, has_kernel_ipv6)?;
+        await_operational(&mut pod, self.key.interface()).map_err(|source| self.pod_error(source))?;
         if let Some(bridge) = bridge {
+            await_operational(host, &link.name)?;
             bridge::announce(self, identity, bridge)?;
         }
         Ok(addresses)
@@ -232,9 +244,28 @@ impl PodInterface<'_> {
 /// The kernel rejects the deletion.
 pub fn remove(host: &mut Rtnetlink, key: &AttachmentKey) -> Result<bool> {
     match host.link(&Identity::new(key).host_name)? {
-        Some(link) if is_pod_interface(&link) => Ok(host.delete_link(link.index)?),
+        Some(link) if is_veth(&link) => Ok(host.delete_link(link.index)?),
         _ => Ok(false),
     }
+}
+
+/// Returns true if a link with the name of an attachment is its interface. Another program may have changed its alias; the name is a
+/// hash, which no other link has by chance.
+fn is_veth(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+}
+
+/// Waits until a link transmits packets. The end that was set up first, and a port of a bridge, are activated in the background once
+/// they have a carrier, and drop packets until then. Since Linux 6.8 the kernel does so before it answers the first request.
+fn await_operational(rtnetlink: &mut Rtnetlink, name: &str) -> portcullis_netlink::Result<()> {
+    for _ in 0..OPERATIONAL_ATTEMPTS {
+        if rtnetlink.link(name)?.is_none_or(|link| link.is_operational) {
+            return Ok(());
+        }
+        thread::sleep(OPERATIONAL_WAIT);
+    }
+    // It will be soon; the pod is not worse off than with plugins that do not wait.
+    Ok(())
 }
 
 /// Checks that packets between pods of a bridge pass through the rules of Services and policies.

@@ -3,35 +3,48 @@
 use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
-use portcullis_netlink::route::{InterfaceBatch, LinkSettings, MacAddress, PodRoute, Rtnetlink};
+use portcullis_netlink::route::{
+    InterfaceBatch, Ipv4Setting, LinkSettings, MacAddress, NeighbourState, PodRoute, Rtnetlink,
+};
 
 use super::error::{Error, Result};
 use super::{AddedAddress, Identity, PodInterface, sysctl};
 use crate::{ROUTE_PROTOCOL, Wiring};
 
+/// The pod announces its addresses when its Ethernet address changes.
+const IPV4_SETTINGS: [(Ipv4Setting, u32); 1] = [(Ipv4Setting::ArpNotify, 1)];
+
 impl PodInterface<'_> {
-    /// Configures the pod's end in its network namespace and sets it up.
+    /// Configures the pod's end in its network namespace and sets it up. Returns a socket in the namespace.
     pub(super) fn add_pod_side(
         &self,
         identity: &Identity,
         index: u32,
         has_kernel_ipv6: bool,
-    ) -> Result<Vec<AddedAddress>> {
+    ) -> Result<(Rtnetlink, Vec<AddedAddress>)> {
         let (mut batch, default_routes) = self.pod_batch(identity, index);
-        let existing = self.in_pod(|| {
+        let (pod, existing) = self.in_pod(|| {
             if has_kernel_ipv6 {
                 self.set_ipv6_settings()?;
             }
-            Rtnetlink::open()
-                .and_then(|mut pod| pod.change_interfaces(&mut batch))
-                .map_err(|source| Error::Pod { netns: self.namespace.path().to_owned(), source })
+            let mut change = || {
+                let mut pod = Rtnetlink::open()?;
+                let existing = pod.change_interfaces(&mut batch)?;
+                Ok((pod, existing))
+            };
+            change().map_err(|source| self.pod_error(source))
         })?;
         let added = self.addresses.iter().zip(default_routes).map(|(&address, position)| AddedAddress {
             address: self.pod_address(address),
             gateway: self.gateway(address),
             has_default_route: !existing.contains(&position),
         });
-        Ok(added.collect())
+        Ok((pod, added.collect()))
+    }
+
+    /// Adds the network namespace to an error of the kernel.
+    pub(super) fn pod_error(&self, source: portcullis_netlink::Error) -> Error {
+        Error::Pod { netns: self.namespace.path().to_owned(), source }
     }
 
     /// Runs `task` in the pod's network namespace.
@@ -49,6 +62,7 @@ impl PodInterface<'_> {
             sysctl::set_ipv6(name, "accept_dad", "0")?;
             // The plugin "tuning" sets the interface down to change its Ethernet address.
             sysctl::set_ipv6(name, "keep_addr_on_down", "1")?;
+            sysctl::set_ipv6(name, "ndisc_notify", "1")?;
         }
         Ok(())
     }
@@ -56,13 +70,18 @@ impl PodInterface<'_> {
     /// Returns the changes, and the position of the default route of each address among them.
     fn pod_batch(&self, identity: &Identity, index: u32) -> (InterfaceBatch, Vec<usize>) {
         let mut batch = InterfaceBatch::new();
+        batch.configure_link(
+            index,
+            &LinkSettings {
+                ipv4: &IPV4_SETTINGS,
+                has_no_link_local: self.has_ipv6(),
+                ..LinkSettings::default()
+            },
+        );
+        batch.set_up(index);
         if self.has_ipv6() {
             // The kernel would add it later, once the link has a carrier.
-            batch.configure_link(index, &LinkSettings { has_no_link_local: true, ..LinkSettings::default() });
-            batch.set_up(index);
             batch.add_address(index, link_local(identity.pod_mac));
-        } else {
-            batch.set_up(index);
         }
         let mut default_routes = Vec::with_capacity(self.addresses.len());
         for &address in self.addresses {
@@ -76,7 +95,7 @@ impl PodInterface<'_> {
     fn add_default_route(&self, batch: &mut InterfaceBatch, identity: &Identity, index: u32, address: IpNet) {
         let gateway = self.gateway(address);
         if self.wiring == Wiring::Ptp {
-            batch.replace_neighbour(index, gateway, identity.host_mac);
+            batch.replace_neighbour(index, gateway, identity.host_mac, NeighbourState::Permanent);
             if gateway.is_ipv4() {
                 let on_link = PodRoute {
                     destination: gateway.into(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use portcullis_netlink::route::{InterfaceBatch, Ipv4Setting, PodRoute};
+use portcullis_netlink::route::{InterfaceBatch, Ipv4Setting, NeighbourState, PodRoute};
 
 use super::{Identity, PodInterface};
 use crate::ROUTE_PROTOCOL;
@@ -48,6 +48,6 @@ pub(super) fn add_host_side(
     for address in pod.addresses {
         let destination = IpNet::from(address.addr());
         batch.replace_route(&PodRoute { destination, gateway: None, link, protocol: ROUTE_PROTOCOL });
-        batch.replace_neighbour(link, address.addr(), identity.pod_mac);
+        batch.replace_neighbour(link, address.addr(), identity.pod_mac, NeighbourState::Reachable);
     }
 }

@@ -28,7 +28,7 @@ use crate::message::Message;
 const HEADER: usize = 16;
 
 /// The attributes that are parsed.
-const NEEDED: [u16; 8] = [
+const NEEDED: [u16; 9] = [
     libc::IFLA_IFNAME,
     libc::IFLA_LINKINFO,
     libc::IFLA_LINK,
@@ -37,7 +37,11 @@ const NEEDED: [u16; 8] = [
     libc::IFLA_ADDRESS,
     libc::IFLA_MTU,
     libc::IFLA_IFALIAS,
+    libc::IFLA_OPERSTATE,
 ];
+
+/// `IF_OPER_UP`.
+const OPERATIONAL: u8 = 6;
 
 /// Maximum length of a link's name in bytes (`IFNAMSIZ` without the NUL).
 const MAX_NAME: usize = 15;
@@ -63,6 +67,9 @@ pub struct Link {
     pub mtu: u32,
     /// Its alias, a text of up to 255 bytes.
     pub alias: Option<String>,
+    /// Whether it transmits packets: it is up, has a carrier, and the kernel has activated its queues (`IF_OPER_UP`). Some kinds of
+    /// links never report it.
+    pub is_operational: bool,
     /// Whether it is a port of a bridge that sends packets back to the port that they came from.
     pub has_hairpin: bool,
 }
@@ -113,12 +120,14 @@ impl Link {
         let header = LinkHeader::parse(message.payload)?;
         let (mut name, mut controller, mut peer_index, mut netns) = (None, None, None, None);
         let (mut info, mut mac, mut mtu, mut alias) = (LinkInfo::default(), None, 0, None);
+        let mut is_operational = false;
         for attribute in attributes(message, HEADER, &NEEDED) {
             let attribute = attribute?;
             match attribute.kind() {
                 libc::IFLA_IFNAME => name = Some(text(attribute.value())),
                 libc::IFLA_LINKINFO => info = LinkInfo::parse(attribute.value())?,
                 libc::IFLA_ADDRESS => mac = MacAddress::from_bytes(attribute.value()),
+                libc::IFLA_OPERSTATE => is_operational = attribute.value() == [OPERATIONAL],
                 libc::IFLA_IFALIAS => alias = Some(text(attribute.value())),
                 _ => match LinkAttribute::parse_with_param(&attribute, header.interface_family)? {
                     LinkAttribute::Link(index) => peer_index = Some(index),
@@ -139,6 +148,7 @@ impl Link {
             mac,
             mtu,
             alias,
+            is_operational,
             has_hairpin: info.has_hairpin,
         }))
     }

@@ -160,6 +160,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             alias: None,
+            is_operational: true,
             has_hairpin: false,
         }
     }
