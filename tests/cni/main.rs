@@ -1,0 +1,13 @@
+//! The binary as a CNI plugin, run as a container runtime runs it: in network namespaces that stand for a node, its pods and a host
+//! outside, with packets between them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod node;
+
+mod chain;
+mod damage;
+mod interruption;
+mod lifecycle;
+mod packets;
+mod versions;
