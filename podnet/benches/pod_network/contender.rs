@@ -1,0 +1,141 @@
+//! Programs that add and remove pods.
+
+use std::env;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::bare;
+use super::node::Netns;
+
+/// The folder of Debian's `containernetworking-plugins`.
+const REFERENCE: &str = "/usr/lib/cni";
+
+/// A program that adds pods to a node of its own.
+pub(crate) struct Contender {
+    name: String,
+    program: Program,
+    node: Netns,
+    /// Reservations and records of the program.
+    state: tempfile::TempDir,
+}
+
+enum Program {
+    Plugin { path: String, wiring: &'static str },
+    Reference(&'static str),
+    Bare(&'static str),
+}
+
+impl Contender {
+    pub(crate) fn all(plugin: &str) -> Vec<Contender> {
+        let mut all = Vec::new();
+        for wiring in ["ptp", "bridge"] {
+            let plugin = Program::Plugin { path: plugin.to_owned(), wiring };
+            all.push(Contender::new(format!("portcullis, {wiring}"), plugin));
+            all.push(Contender::new(format!("bare netlink, {wiring}"), Program::Bare(wiring)));
+            all.push(Contender::new(
+                format!("reference {wiring} and host-local"),
+                Program::Reference(wiring),
+            ));
+        }
+        all
+    }
+
+    fn new(name: String, program: Program) -> Self {
+        let node = Netns::new();
+        node.run("ip link set lo up");
+        node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        Contender { name, program, node, state: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// Returns our plugin with a wiring, on a node of its own.
+    pub(crate) fn plugin(path: &str, wiring: &'static str) -> Self {
+        Contender::new(wiring.to_owned(), Program::Plugin { path: path.to_owned(), wiring })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(self.program, Program::Bare(_))
+    }
+
+    pub(crate) fn node(&self) -> &Netns {
+        &self.node
+    }
+
+    pub(crate) fn add(&self, pod: &Netns) -> Duration {
+        self.timed("ADD", pod).0
+    }
+
+    pub(crate) fn del(&self, pod: &Netns) -> Duration {
+        self.timed("DEL", pod).0
+    }
+
+    /// Adds a pod and returns its IPv4 address.
+    pub(crate) fn add_pod(&self, pod: &Netns) -> String {
+        let (_, output) = self.timed("ADD", pod);
+        let result: Value = serde_json::from_slice(&output).expect("a result");
+        let address = result["ips"][0]["address"].as_str().expect("an address");
+        address.split('/').next().expect("an address").to_owned()
+    }
+
+    fn timed(&self, verb: &str, pod: &Netns) -> (Duration, Vec<u8>) {
+        let (mut command, input) = match &self.program {
+            Program::Bare(wiring) => {
+                let mut command = Command::new(env::current_exe().expect("Linux knows it"));
+                command.args([bare::COMMAND, verb, wiring, &pod.path(), &pod.number.to_string()]);
+                (command, String::new())
+            }
+            Program::Plugin { path, wiring } => (Command::new(path), self.configuration(wiring)),
+            Program::Reference(kind) => {
+                (Command::new(format!("{REFERENCE}/{kind}")), self.reference_configuration(kind))
+            }
+        };
+        command
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", &pod.name)
+            .env("CNI_NETNS", pod.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", REFERENCE)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        self.node.within(|| {
+            let started = Instant::now();
+            let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            let mut stdin = child.stdin.take().expect("it is piped");
+            // The bare program reads nothing.
+            let _ = stdin.write_all(input.as_bytes());
+            drop(stdin);
+            let output = child.wait_with_output().expect("it ran");
+            let time = started.elapsed();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}: {verb}: {text}", self.name);
+            (time, output.stdout)
+        })
+    }
+
+    fn configuration(&self, wiring: &str) -> String {
+        json!({
+            "cniVersion": "1.0.0", "name": "portcullis", "type": "portcullis", "wiring": wiring,
+            "podCIDRs": ["10.244.0.0/16", "fd00:10:244::/64"], "stateDir": self.state.path(),
+        })
+        .to_string()
+    }
+
+    fn reference_configuration(&self, kind: &str) -> String {
+        json!({
+            "cniVersion": "1.0.0", "name": "reference", "type": kind, "bridge": "cni0",
+            "isGateway": true, "isDefaultGateway": true, "hairpinMode": true, "ipMasq": false,
+            "ipam": {
+                "type": "host-local", "dataDir": self.state.path(),
+                "ranges": [[{ "subnet": "10.244.0.0/16" }], [{ "subnet": "fd00:10:244::/64" }]],
+                "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+            },
+        })
+        .to_string()
+    }
+}
