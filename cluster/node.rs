@@ -17,6 +17,9 @@ pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The taint with which the cluster autoscaler marks a node that it will delete.
 pub const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// The condition that a cloud sets on a new node until its pod network is ready.
+pub const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+
 /// A node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
@@ -34,6 +37,8 @@ pub struct Node {
     pub external_ips: Box<[IpAddr]>,
     /// It has a deletion timestamp, or the taint of the cluster autoscaler.
     pub is_to_be_deleted: bool,
+    /// Its condition `NetworkUnavailable` is true: a cloud sets it on a new node, and the network plugin has to clear it.
+    pub network_unavailable: bool,
 }
 
 impl Node {
@@ -76,6 +81,15 @@ struct Taint {
 struct Status {
     #[serde(default, deserialize_with = "null_is_empty")]
     addresses: Vec<Address>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +142,39 @@ impl RawNode {
             external_ips: addresses_of_type("ExternalIP"),
             is_to_be_deleted: self.metadata.deletion_timestamp.is_some()
                 || self.spec.taints.iter().any(|t| t.key == TO_BE_DELETED_TAINT),
+            network_unavailable: self
+                .status
+                .conditions
+                .iter()
+                .any(|condition| condition.kind == NETWORK_UNAVAILABLE && condition.status == "True"),
             labels: self.metadata.labels.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_network_is_unavailable_only_by_a_true_condition() {
+        for (conditions, expected) in [
+            (json!(null), false),
+            (json!([]), false),
+            (json!([{"type": "Ready", "status": "True"}]), false),
+            (json!([{"type": "NetworkUnavailable", "status": "False"}]), false),
+            (json!([{"type": "NetworkUnavailable", "status": "Unknown"}]), false),
+            (
+                json!([{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "True"}]),
+                true,
+            ),
+        ] {
+            let object: Value = json!({"metadata": {"name": "node-1"}, "status": {"conditions": conditions}});
+            let mut problems = Vec::new();
+            let node = serde_json::from_value::<RawNode>(object).expect("a Node").convert(&mut problems);
+            assert_eq!((node.network_unavailable, problems.len()), (expected, 0), "{conditions}");
         }
     }
 }

@@ -28,3 +28,6 @@ pub use wiring::Wiring;
 /// The protocol number of all routes that this program adds, to pods and to nodes. `ip route` shows it as `proto 80`: neither
 /// the kernel (`RTPROT_*` in `linux/rtnetlink.h`) nor iproute2's `rt_protos` has a name for it.
 pub const ROUTE_PROTOCOL: u8 = 80;
+
+/// The folder of the plugin's records on a node: on a tmpfs, since no attachment survives a reboot.
+pub const STATE_DIR: &str = "/run/portcullis/pod-network";

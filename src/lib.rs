@@ -22,6 +22,7 @@ pub mod logging;
 mod memory;
 pub mod moment;
 pub mod node;
+pub mod node_network;
 pub mod observe;
 mod oom_score;
 mod other_proxies;

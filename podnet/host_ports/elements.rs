@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{Element, ElementData, Key};
 
 use super::error::HostPortError;
 use super::mapping::PortMapping;
 use super::table::SetKind;
+use crate::addresses::Attachment;
 
 /// The host ports of a pod's attachment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,24 @@ pub struct PodHostPorts {
     pub addresses: Vec<IpAddr>,
     /// The mappings.
     pub mappings: Vec<PortMapping>,
+}
+
+impl From<&Attachment> for PodHostPorts {
+    fn from(attachment: &Attachment) -> Self {
+        PodHostPorts {
+            addresses: attachment.addresses.iter().map(IpNet::addr).collect(),
+            mappings: attachment.host_ports.clone(),
+        }
+    }
+}
+
+/// The host ports of all pods, from the records of the plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPortRecords {
+    /// The pods. Of two with the same host port, the first one keeps it.
+    pub pods: Vec<PodHostPorts>,
+    /// False if a record could not be read: then host ports without a record stay.
+    pub is_complete: bool,
 }
 
 /// A host port that two pods have according to the plugin's records. Only the first pod gets connections.

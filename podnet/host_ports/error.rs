@@ -33,6 +33,9 @@ pub enum HostPortError {
         /// Its host IP.
         host_ip: std::net::IpAddr,
     },
+    /// The records of pods cannot be read, so nothing is restored or removed.
+    #[error("cannot read the records of pods, from which host ports are restored: {0}")]
+    Records(String),
     /// The kernel has no nf_tables.
     #[error(
         "host ports need nf_tables, which this kernel does not have (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT)"

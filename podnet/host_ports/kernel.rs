@@ -13,7 +13,7 @@ use portcullis_netlink::socket::Socket;
 use portcullis_netlink::{Family, Result as KernelResult};
 use rustix::fs::{FlockOperation, flock};
 
-use super::elements::{Forward, HostPortConflict, PodHostPorts, forwards, hairpin, target};
+use super::elements::{Forward, HostPortConflict, HostPortRecords, PodHostPorts, forwards, hairpin, target};
 use super::error::HostPortError;
 use super::table::{SetKind, TABLE, empty_table};
 use super::{loopback, stale_flows};
@@ -120,19 +120,20 @@ impl HostPorts {
         Ok(stale_flows::delete_to_targets(&forwards(pod).unwrap_or_default()))
     }
 
-    /// Restores the table from the records of all pods, which `pods` reads while no plugin changes host ports. If two pods have the
-    /// same host port, the first one keeps it. Without host ports, no table is created.
+    /// Restores the table from the records of all pods, which `records` reads while no plugin changes host ports. Without host ports,
+    /// no table is created.
     ///
     /// # Errors
-    /// An error of the kernel.
+    /// The error of `records`, or of the kernel.
     pub fn restore(
         &mut self,
-        pods: impl FnOnce() -> Vec<PodHostPorts>,
+        records: impl FnOnce() -> Result<HostPortRecords, String>,
     ) -> Result<HostPortRestore, HostPortError> {
         let _lock = self.lock()?;
         let found = self.read()?;
+        let records = records().map_err(HostPortError::Records)?;
         let (mut table, mut all, mut conflicts) = (empty_table(), Vec::new(), Vec::new());
-        for pod in pods() {
+        for pod in records.pods {
             for forward in forwards(&pod).unwrap_or_default() {
                 match holder(&table, &forward) {
                     Some(holder) if holder != forward.target => conflicts.push(HostPortConflict {
@@ -148,6 +149,9 @@ impl HostPorts {
                     }
                 }
             }
+        }
+        if let (false, Some(found)) = (records.is_complete, &found) {
+            keep_others(&mut table, &carried_over(found));
         }
         if all.is_empty() && found.is_none() {
             let changes = ChangeCounts::default();
@@ -218,6 +222,23 @@ fn carried_over(found: &Table) -> DesiredTable {
         }
     }
     table
+}
+
+/// Adds the host ports of another table whose keys are free.
+fn keep_others(table: &mut DesiredTable, others: &DesiredTable) {
+    for family in Family::ALL {
+        for name in MAPS.map(|kind| kind.name(family)) {
+            let Some(set) = others.desired().sets.get(&name) else { continue };
+            for (key, element) in &set.elements {
+                let is_free = |table: &DesiredTable| {
+                    table.desired().sets.get(&name).is_some_and(|set| !set.elements.contains_key(key))
+                };
+                if is_free(table) {
+                    table.put_element(&name, key.clone(), element.clone());
+                }
+            }
+        }
+    }
 }
 
 /// Returns the target of a host port.

@@ -30,7 +30,7 @@ mod mapping;
 mod stale_flows;
 mod table;
 
-pub use elements::{HostPortConflict, PodHostPorts};
+pub use elements::{HostPortConflict, HostPortRecords, PodHostPorts};
 pub use error::HostPortError;
 pub use kernel::{HostPortRestore, HostPorts};
 pub use mapping::{PortMapping, TransportProtocol};

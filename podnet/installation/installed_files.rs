@@ -21,6 +21,17 @@ pub struct Installation {
     pub state_dir: PathBuf,
 }
 
+impl Default for Installation {
+    /// Returns the folders of a node with the default settings.
+    fn default() -> Self {
+        Installation {
+            bin_dir: "/opt/cni/bin".into(),
+            conf_dir: "/etc/cni/net.d".into(),
+            state_dir: crate::STATE_DIR.into(),
+        }
+    }
+}
+
 /// A file that [`Installation::remove`] removed, or would remove.
 pub type RemovedFile = PathBuf;
 

@@ -1,4 +1,4 @@
-//! `portcullis cleanup`: removes the rules of all proxy modes, Portcullis' and kube-proxy's, and the policy tables.
+//! `portcullis cleanup`: removes the rules of all proxy modes, Portcullis' and kube-proxy's, the policy tables, and the pod network.
 
 use std::io::{self, Write};
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::Cleanup;
 use crate::document::Document;
+use crate::node_network;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 
 /// The objects that a cleanup removed, kept and left, or would with `--dry-run`.
@@ -29,10 +30,10 @@ struct CleanupReport {
 #[serde(rename_all = "camelCase")]
 struct Removed {
     object: String,
-    /// `iptables`, `virtualServers`, `ipset`, `link`, `nftTable` or `sysctl`.
+    /// `iptables`, `virtualServers`, `ipset`, `link`, `nftTable`, `sysctl`, `route` or `file`.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The proxy modes whose object it is; empty for the policy tables.
+    /// The proxy modes whose object it is; empty for the policy tables and the pod network.
     modes: Vec<&'static str>,
 }
 
@@ -53,6 +54,7 @@ pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
     let result = if options.dry_run { cleanup::find_all_modes() } else { cleanup::remove_all_modes() };
     let mut report = CleanupReport::new(options.dry_run, result);
     report.remove_policy_tables(options);
+    report.remove_pod_network(options.dry_run);
     report.complete = report.left.is_empty();
     match options.output.document_format() {
         Some(format) => Document::new("Cleanup", &report).print(format, out)?,
@@ -89,6 +91,16 @@ impl CleanupReport {
                 Err(error) => left(format!("table inet {TABLE}, table bridge {TABLE}"), error.to_string()),
             },
         }
+    }
+
+    fn remove_pod_network(&mut self, dry_run: bool) {
+        let cleanup = node_network::cleanup::remove(dry_run);
+        self.removed.extend(cleanup.removed.into_iter().map(|removed| Removed {
+            object: removed.object,
+            kind: removed.kind,
+            modes: Vec::new(),
+        }));
+        self.left.extend(cleanup.left.into_iter().map(|(object, reason)| NotRemoved { object, reason }));
     }
 
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {

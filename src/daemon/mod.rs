@@ -45,7 +45,7 @@ use crate::observe::traffic_events::DropLogRequests;
 use crate::policy_lock::PolicyLock;
 use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
 use crate::termination::Termination;
-use crate::{proxy_modes, truncated_list};
+use crate::{node_network, proxy_modes, truncated_list};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;
 use kernel_progress::{ReportProgress, with_progress};
@@ -90,14 +90,18 @@ pub async fn run(
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let prerequisites = mode_setup::check_prerequisites(config.mode)?;
     proxy_modes::driver(config.mode).check_kernel(&config)?;
-    if config.pod_network.is_some() {
-        return Err(DaemonError::PodNetwork("this build has no controller for it".to_owned()));
-    }
     if options.init_only {
         node_setup::configure_kernel(&config);
         mode_setup::prepare_node(&config)?;
+        if let Some(network) = &config.pod_network {
+            let set_up = node_network::set_up_node(network);
+            set_up.map_err(|error| DaemonError::PodNetwork(error.to_string()))?;
+        }
         tracing::info!("the node is set up; exiting (--init-only)");
         return Ok(());
+    }
+    if config.pod_network.is_some() {
+        return Err(DaemonError::PodNetwork("this build has no controller for it".to_owned()));
     }
     if let (true, config::Source::Manifests(path)) = (options.once, &config.source) {
         // Without `--once`, the daemon waits until the path exists.

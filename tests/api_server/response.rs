@@ -68,6 +68,9 @@ async fn respond(
     if let Some(version) = path.strip_prefix("/apis/").filter(|rest| rest.matches('/').count() == 1) {
         return discovery(&shared, version, &settings.absent);
     }
+    if let (&Method::PATCH, Some(node)) = (request.method(), status_of_node(path)) {
+        return patch_conditions(&shared, node, request.into_body()).await;
+    }
     let Some((resource, namespace, name)) = Resource::at(path) else { return no_such_page() };
     if settings.absent.iter().any(|plural| plural == resource.plural) {
         return no_such_page();
@@ -197,6 +200,35 @@ fn one(shared: &Shared, resource: &Resource, namespace: Option<String>, name: &s
             status(404, "NotFound", &message, Some(json!({"name": name, "kind": resource.plural})))
         }
     }
+}
+
+/// Returns the node whose status has this path.
+fn status_of_node(path: &str) -> Option<String> {
+    path.strip_prefix("/api/v1/nodes/")?.strip_suffix("/status").map(str::to_owned)
+}
+
+/// Merges the conditions of a strategic merge patch by their types.
+async fn patch_conditions(shared: &Shared, node: String, body: Body) -> Response {
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let patch: Value = match serde_json::from_slice(&bytes) {
+        Ok(patch) => patch,
+        Err(error) => return status(400, "BadRequest", &error.to_string(), None),
+    };
+    let mut store = lock(&shared.store);
+    let resource = Resource::by_plural("nodes");
+    let Some(found) = store.get(resource, &format!("/{node}")) else {
+        return status(404, "NotFound", &format!("nodes {node:?} not found"), None);
+    };
+    let mut object = (*found).clone();
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let patched = patch["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let is_patched = |condition: &Value| patched.iter().any(|patch| patch["type"] == condition["type"]);
+    let others = conditions.into_iter().filter(|condition| !is_patched(condition));
+    object["status"]["conditions"] = others.chain(patched.clone()).collect();
+    store.apply(object.clone(), None);
+    drop(store);
+    shared.changed.send_modify(|tick| *tick += 1);
+    json_response(200, &object)
 }
 
 async fn create(shared: &Shared, resource: &Resource, body: Body) -> Response {

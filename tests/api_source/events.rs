@@ -1,4 +1,4 @@
-//! Events about invalid policies: one for each version of an object, on all nodes.
+//! Events about invalid policies: one for each version of an object, on all nodes; and the condition of a node.
 
 use std::time::Duration;
 
@@ -181,4 +181,25 @@ async fn existing_superseded_policies_are_reported() {
         assert!(text.contains("PolicyKindNotEnforced of node-1 by "), "{case}: {text}");
         expected.iter().for_each(|part| assert!(text.contains(part), "{case}: {text}"));
     }
+}
+
+#[tokio::test]
+async fn the_condition_of_a_cloud_is_cleared_and_others_stay() {
+    let server = ApiServer::start();
+    server.apply(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"},
+        "status": {"conditions": [
+            {"type": "Ready", "status": "True"},
+            {"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"},
+        ]},
+    }));
+    let node = node(&server, "node-1").await;
+    node.source.recorder().clear_network_unavailable();
+    let conditions =
+        || server.objects("nodes")[0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let has = |kind: &str, status: &str| {
+        conditions().iter().any(|condition| condition["type"] == kind && condition["status"] == status)
+    };
+    eventually("the condition is cleared", || has("NetworkUnavailable", "False")).await;
+    assert!(has("Ready", "True") && conditions().len() == 2, "{:?}", conditions());
 }

@@ -76,10 +76,23 @@ pub(crate) fn all_values() -> Value {
     })
 }
 
+/// Values that set every option of the pod network.
+fn pod_network_values() -> Value {
+    json!({
+        "apiServer": {"host": "192.0.2.1"},
+        "podNetwork": {
+            "mode": "cross-subnet", "wiring": "bridge", "mtu": 1400, "vxlan": {"id": 7, "port": 8472}, "masquerade": false,
+            "masqueradeExcludeCIDRs": ["192.168.0.0/16", "fd00::/8"], "cniBinDir": "/usr/lib/cni", "cniConfDir": "/etc/cni",
+        },
+    })
+}
+
 #[test]
 fn the_api_and_the_program_accept_the_rendered_objects() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, values) in [("required", required_values()), ("all", all_values())] {
+    let values =
+        [("required", required_values()), ("all", all_values()), ("pod network", pod_network_values())];
+    for (name, values) in values {
         let objects = objects(&values).unwrap();
         for (kind, object) in &objects {
             match unknown_fields(object) {
@@ -296,6 +309,44 @@ fn without_policies_nothing_about_them_is_read() {
     assert_eq!(readable(objects.values()), readable(&kustomize::folder_documents("base")));
     let containers = containers(objects.values());
     assert!(containers.iter().all(|container| !container["args"].to_string().contains("network-policy")));
+}
+
+/// `podNetwork.mode` is the overlay `cluster`.
+#[test]
+fn the_pod_network_is_that_of_the_cluster_overlay() {
+    let values = json!({"apiServer": {"host": "192.0.2.1"}, "podNetwork": {"mode": "vxlan"}});
+    let objects = objects(&values).unwrap();
+    let overlay = kustomize::folder_documents("cluster");
+    let set = |documents: &[Value]| documents.iter().find(|o| o["kind"] == "DaemonSet").unwrap().clone();
+    let (ours, theirs) = (objects["DaemonSet"].clone(), set(&overlay));
+    let containers_of = |set: &Value| containers([set]);
+    for (ours, theirs) in containers_of(&ours).iter().zip(containers_of(&theirs)) {
+        assert_eq!(ours["name"], theirs["name"]);
+        let mounts = ours["volumeMounts"].as_array().unwrap();
+        for mount in theirs["volumeMounts"].as_array().unwrap() {
+            assert!(mounts.contains(mount), "{mount}");
+        }
+        assert!(crate::manifests::texts(&ours["args"]).contains(&"--pod-network=vxlan".to_owned()));
+    }
+    let volumes = |set: &Value| set["spec"]["template"]["spec"]["volumes"].as_array().unwrap().clone();
+    for volume in volumes(&theirs) {
+        let paths: Vec<Value> = volumes(&ours).iter().map(|ours| ours["hostPath"].clone()).collect();
+        assert!(paths.contains(&volume["hostPath"]), "{volume}");
+    }
+    let rule = |documents: &[Value]| {
+        let roles = documents.iter().filter(|o| o["kind"] == "ClusterRole");
+        let mut rules = roles.flat_map(|role| role["rules"].as_array().unwrap().clone());
+        rules.find(|rule| rule["resources"] == json!(["nodes/status"]))
+    };
+    let rendered: Vec<Value> = objects.into_values().collect();
+    assert!(rule(&rendered).is_some());
+    assert_eq!(rule(&rendered), rule(&overlay));
+    let paths = self::objects(&pod_network_values()).unwrap()["DaemonSet"].to_string();
+    for path in ["/usr/lib/cni", "/etc/cni"] {
+        assert!(paths.contains(&format!("{{\"hostPath\":{{\"path\":\"{path}\"")), "{path} is not in {paths}");
+    }
+    let without: Vec<Value> = self::objects(&required_values()).unwrap().into_values().collect();
+    assert_eq!(rule(&without), None);
 }
 
 #[test]

@@ -49,6 +49,14 @@ fn wrong_values_are_rejected_by_name() {
         (json!({"config": {"oomScoreAdj": 1.5}}), "/config/oomScoreAdj"),
         (json!({"config": {"healthzBindAddress": "0.0.0.0"}}), "/config/healthzBindAddress"),
         (json!({"networkPolicy": {"enabled": false, "audit": true}}), "/networkPolicy/enabled"),
+        (json!({"podNetwork": {"mode": "calico"}}), "/podNetwork/mode"),
+        (json!({"podNetwork": {"mtu": 576}}), "/podNetwork/mtu"),
+        (json!({"podNetwork": {"cniBinDir": "opt"}}), "/podNetwork/cniBinDir"),
+        (
+            json!({"podNetwork": {"masqueradeExcludeCIDRs": ["192.0.2.1"]}}),
+            "/podNetwork/masqueradeExcludeCIDRs/0",
+        ),
+        (json!({"podNetwork": {"mode": "vxlan"}, "nonRoot": true}), "/nonRoot"),
         (json!({"podMonitor": {"enabled": true}}), "/config/metricsBindAddress"),
         (
             json!({"podMonitor": {"enabled": true}, "config": {"metricsBindAddress": "[::1]:10249"}}),

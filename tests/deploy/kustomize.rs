@@ -33,6 +33,7 @@ fn the_program_accepts_arguments_and_configurations() {
         ("base", kustomize().join("standalone/config.yaml")),
         ("network-policy", kustomize().join("standalone/config.yaml")),
         ("network-policy", kustomize().join("k3s/config.yaml")),
+        ("cluster", kustomize().join("cluster/config.yaml")),
         ("kubeadm", kubeadm),
     ];
     for (name, file) in rows {
@@ -107,6 +108,32 @@ fn permissions_are_exactly_those_needed() {
         &policies - &services,
         "in addition to those of the base"
     );
+    assert!(readable(&folder_documents("cluster")).is_empty(), "the pod network needs Nodes only");
+}
+
+/// The daemon of the pod network may write the CNI configuration, and the plugin only in the privileged init container.
+#[test]
+fn the_cluster_overlay_mounts_what_the_pod_network_needs() {
+    let documents = folder_documents("cluster");
+    let containers = containers(&documents);
+    let writable = |name: &str| -> Vec<String> {
+        let container = containers.iter().find(|container| container["name"] == name).unwrap();
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        let writable = mounts.filter(|mount| mount["readOnly"] != true);
+        writable.map(|mount| mount["mountPath"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(writable("node-setup"), ["/opt/cni/bin"]);
+    assert_eq!(writable("portcullis"), ["/etc/cni/net.d"]);
+    for container in &containers {
+        assert!(container["securityContext"].is_null(), "the privileges are those of the base");
+        let args = texts(&container["args"]);
+        assert!(args.contains(&"--pod-network=vxlan".to_owned()), "{args:?}");
+    }
+    let set = documents.iter().find(|document| document["kind"] == "DaemonSet").unwrap();
+    let volumes = set["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let paths: Vec<&str> =
+        volumes.iter().map(|volume| volume["hostPath"]["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/run/portcullis", "/opt/cni/bin", "/etc/cni/net.d", "/run/netns"]);
 }
 
 #[test]

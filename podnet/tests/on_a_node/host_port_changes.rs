@@ -2,9 +2,9 @@
 
 use std::net::UdpSocket;
 
-use portcullis_podnet::host_ports::{HostPortError, HostPorts, PodHostPorts, TABLE};
+use portcullis_podnet::host_ports::{HostPortError, HostPortRecords, HostPorts, PodHostPorts, TABLE};
 
-use crate::host_port_reachability::{add, mapping, pod};
+use crate::host_port_reachability::{add, mapping, pod, records};
 use crate::node::{NODE, NODE_IPS, Node, OUTSIDE, OUTSIDE_IPS, POD_1, POD_1_IPS, POD_2, POD_2_IPS};
 use crate::traffic::{datagram, serve, tcp};
 
@@ -110,7 +110,7 @@ fn the_table_is_restored_from_the_records() {
     let first = pod(POD_1_IPS, &[mapping(80, 80, "tcp", ""), mapping(53, 53, "udp", "127.0.0.1")]);
     let second = pod(POD_2_IPS, &[mapping(80, 8080, "tcp", ""), mapping(82, 8080, "tcp", "")]);
     let restore = |pods: Vec<PodHostPorts>| {
-        node.inside(NODE, || HostPorts::open(node.state.path()).unwrap().restore(|| pods).unwrap())
+        node.inside(NODE, || HostPorts::open(node.state.path()).unwrap().restore(|| records(pods)).unwrap())
     };
     assert!(restore(Vec::new()).changes.is_empty());
     assert!(!node.inside(NODE, || HostPorts::delete_table().unwrap()), "no table without host ports");
@@ -136,6 +136,16 @@ fn the_table_is_restored_from_the_records() {
     let restored = restore(vec![first, second]);
     assert_eq!(restored.conflicts.len(), 2, "one of each family: {:?}", restored.conflicts);
     assert!(table(&node).contains("tcp . 82 : 10.244.1.6 . 8080"));
+    // Records that cannot be read take nothing away.
+    let before = table(&node);
+    node.inside(NODE, || {
+        let mut host_ports = HostPorts::open(node.state.path()).unwrap();
+        let incomplete = || Ok(HostPortRecords { pods: Vec::new(), is_complete: false });
+        assert!(host_ports.restore(incomplete).unwrap().changes.is_empty());
+        let error = host_ports.restore(|| Err("damaged".to_owned())).unwrap_err();
+        assert!(error.to_string().ends_with("damaged"), "{error}");
+    });
+    assert_eq!(table(&node), before);
     restore(Vec::new());
     assert!(!table(&node).contains("10.244.1.5"));
 }

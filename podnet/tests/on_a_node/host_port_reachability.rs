@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use portcullis_podnet::host_ports::{HostPorts, PodHostPorts, PortMapping};
+use portcullis_podnet::host_ports::{HostPortRecords, HostPorts, PodHostPorts, PortMapping};
 use serde_json::json;
 
 use crate::node::{
@@ -20,6 +20,10 @@ pub(crate) fn mapping(host_port: u16, container_port: u16, protocol: &str, host_
 
 pub(crate) fn pod(ips: [&str; 2], mappings: &[PortMapping]) -> PodHostPorts {
     PodHostPorts { addresses: addresses(ips), mappings: mappings.to_vec() }
+}
+
+pub(crate) fn records(pods: Vec<PodHostPorts>) -> Result<HostPortRecords, String> {
+    Ok(HostPortRecords { pods, is_complete: true })
 }
 
 pub(crate) fn add(node: &Node, pod: &PodHostPorts, interface: &str) {
@@ -170,7 +174,7 @@ fn services_have_precedence() {
         assert_eq!(tcp(&node, POD_2, ip, 443).split(' ').next(), Some("pod1"), "not excluded yet");
         node.inside(NODE, || {
             let pods = || vec![pod(POD_1_IPS, &[mapping(30000, 80, "tcp", ""), mapping(443, 80, "tcp", "")])];
-            HostPorts::open(node.state.path()).unwrap().restore(pods).unwrap();
+            HostPorts::open(node.state.path()).unwrap().restore(|| records(pods())).unwrap();
         });
         for from in [POD_2, NODE] {
             assert_eq!(tcp(&node, from, ip, 443).split(' ').next(), Some("node"), "from {from} to {ip}");

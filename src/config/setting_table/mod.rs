@@ -249,8 +249,8 @@ const DETECT_LOCAL: &[Setting] = &[
         .toml("detect-local.mode")
         .flag(
             "detect-local-mode",
-            "How traffic of this node's pods is detected: ClusterCIDR (the default), NodeCIDR, \
-             BridgeInterface or InterfaceNamePrefix; ignored with --config",
+            "How traffic of this node's pods is detected: ClusterCIDR (the default), NodeCIDR (the default with --pod-network and \
+             without --cluster-cidr), BridgeInterface or InterfaceNamePrefix; ignored with --config",
         )
         .with_type_name("LocalMode"),
     Setting::new(|s| FieldRef::Joined(&mut s.cluster_cidrs))

@@ -324,6 +324,10 @@ fn detect_local_modes() {
         (&["--cluster-cidr=10.244.7.7/16"], cidrs(Some("10.244.0.0/16"), None)),
         (&["--cluster-cidr=fd00::/48, 10.0.0.0/8"], cidrs(Some("10.0.0.0/8"), Some("fd00::/48"))),
         (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=nonsense"], DetectLocalMode::NodeCidr),
+        (&["--pod-network=vxlan"], DetectLocalMode::NodeCidr),
+        (&["--pod-network=off"], cidrs(None, None)),
+        (&["--pod-network=host-gw", "--cluster-cidr=10.244.0.0/16"], cidrs(Some("10.244.0.0/16"), None)),
+        (&["--pod-network=host-gw", "--detect-local-mode=ClusterCIDR"], cidrs(None, None)),
         (
             &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
             DetectLocalMode::Fixed(DetectLocal::BridgeInterface(name("cni0"))),

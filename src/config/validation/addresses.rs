@@ -63,9 +63,14 @@ impl Validator<'_> {
         )
     }
 
+    /// The default is kube-proxy's, unless this program provides the pod network and no cluster CIDR is set: then all pods of this node
+    /// have addresses of its pod CIDRs, whatever connects them, including those that a previous plugin connected.
     pub(super) fn detect_local(&mut self) -> DetectLocalMode {
-        match self.settings.detect_local_mode.as_str() {
+        let settings = self.settings;
+        let provides_pod_network = !matches!(settings.pod_network.mode.as_str(), "" | "off");
+        match settings.detect_local_mode.as_str() {
             "NodeCIDR" => DetectLocalMode::NodeCidr,
+            "" if provides_pod_network && settings.cluster_cidrs.is_empty() => DetectLocalMode::NodeCidr,
             mode => DetectLocalMode::Fixed(self.fixed_detect_local(mode)),
         }
     }

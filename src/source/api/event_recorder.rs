@@ -1,4 +1,4 @@
-//! The recorder of Events (`events.k8s.io/v1`) about nodes, Services and policies.
+//! The recorder of Events (`events.k8s.io/v1`) about nodes, Services and policies. It also clears a condition of this node.
 //!
 //! Recording never blocks, and Events may be lost; the log has all of them. All nodes of a cluster may report the same
 //! policy at the same time, or start at the same time, so each waits for a random time first. An Event about a policy has
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::api_event::{ApiEvent, EventType, ObjectVersion};
 use super::event_budget::EventBudget;
 use super::limits::MAX_OBJECT;
+use super::node_condition::clear_network_unavailable;
 use super::request::{Request, http_request};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
@@ -47,7 +48,7 @@ const MAX_CREATED: usize = 1024;
 const DEDUP_PERIOD: Duration = Duration::from_hours(1);
 
 /// How long the server may take to respond.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The node for which Events are created, and their delay.
 #[derive(Clone, Debug)]
@@ -81,6 +82,8 @@ struct Queue {
 #[derive(Debug)]
 enum Item {
     Event(Box<ApiEvent>),
+    /// Clears the condition `NetworkUnavailable` of the node.
+    NetworkAvailable,
     /// Signals that all Events before it are done.
     Flush(oneshot::Sender<()>),
 }
@@ -104,6 +107,7 @@ impl EventQueue {
         let events = std::iter::from_fn(|| self.items.try_recv().ok());
         let text = |item| match item {
             Item::Event(event) => format!("{}: {}: {}", event.reason, event.regarding, event.note),
+            Item::NetworkAvailable => "network available".to_owned(),
             Item::Flush(_) => "flush".to_owned(),
         };
         events.map(text).collect()
@@ -167,6 +171,15 @@ impl EventRecorder {
         }
     }
 
+    /// Clears the condition `NetworkUnavailable` of this node. To be repeated while the Node has it: the request may fail.
+    pub fn clear_network_unavailable(&self) {
+        if let Some(queue) = &self.0
+            && queue.items.try_send(Item::NetworkAvailable).is_err()
+        {
+            tracing::debug!("the queue of Events is full; the condition of the node is not cleared yet");
+        }
+    }
+
     /// Counts Events that are not recorded, as there are too many.
     pub fn omit(&self, events: u64) {
         if let Some(queue) = &self.0 {
@@ -205,6 +218,10 @@ pub(in crate::source) async fn publish(
     while let Some(item) = items.recv().await {
         let mut event = match item {
             Item::Event(event) => event,
+            Item::NetworkAvailable => {
+                clear_network_unavailable(&connection, &reporter.node).await;
+                continue;
+            }
             Item::Flush(all) => {
                 // The caller of `flush` may have stopped waiting.
                 let _ = all.send(());

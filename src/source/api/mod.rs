@@ -21,6 +21,7 @@ mod line_splitter;
 mod list_page;
 mod list_splitter;
 mod list_watch;
+mod node_condition;
 mod reflector;
 mod request;
 mod request_error;

@@ -27,6 +27,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.networkPolicy.audit }}
 - --network-policy-audit
 {{- end }}
+{{- include "portcullis.podNetworkArguments" . }}
 {{- if .Values.nftables.serviceCounters }}
 - --nftables-service-counters
 {{- end }}
@@ -35,6 +36,25 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "portcullis.hasPodNetwork" -}}
+{{- if ne .Values.podNetwork.mode "off" }}true{{ end -}}
+{{- end -}}
+
+{{- define "portcullis.podNetworkArguments" -}}
+{{- $network := .Values.podNetwork -}}
+{{- if include "portcullis.hasPodNetwork" . }}
+- --pod-network={{ $network.mode }}
+- --pod-network-wiring={{ $network.wiring }}
+- --pod-network-mtu={{ int $network.mtu }}
+- --pod-network-vxlan-id={{ int $network.vxlan.id }}
+- --pod-network-vxlan-port={{ int $network.vxlan.port }}
+- --pod-network-masquerade={{ $network.masquerade }}
+{{- with $network.masqueradeExcludeCIDRs }}
+- {{ printf "--pod-network-masquerade-exclude-cidrs=%s" (join "," .) | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -64,11 +84,13 @@ env:
   {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
-volumeMounts:
-  - {name: config, mountPath: /etc/portcullis, readOnly: true}
-  - {name: xtables-lock, mountPath: /run/xtables.lock}
-  - {name: modules, mountPath: /lib/modules, readOnly: true}
-  - {name: run, mountPath: /run/portcullis}
+{{- end -}}
+
+{{- define "portcullis.volumeMounts" -}}
+- {name: config, mountPath: /etc/portcullis, readOnly: true}
+- {name: xtables-lock, mountPath: /run/xtables.lock}
+- {name: modules, mountPath: /lib/modules, readOnly: true}
+- {name: run, mountPath: /run/portcullis}
 {{- end -}}
 
 {{- /* The port of an address with a port. */ -}}

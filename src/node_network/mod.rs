@@ -1,0 +1,214 @@
+//! This node's side of the pod network, beside links and routes:
+//!
+//! ```text
+//! sysctls ─► egress rules ─► FORWARD chains of firewalls ─► host ports ─► plugin ─► CNI configuration, last
+//! ```
+//! Each step is repeated with every sync, and writes only what differs. All calls block, for a worker thread.
+
+pub mod cleanup;
+mod node_setup;
+mod result;
+
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use portcullis_modes::forward_accept::ForwardAccept;
+use portcullis_netlink::Family;
+use portcullis_netlink::nf_tables::ChangeCounts;
+use portcullis_podnet::addresses::AddressStore;
+use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding};
+use portcullis_podnet::host_ports::{
+    HostPortError, HostPortRecords, HostPortRestore, HostPorts, PodHostPorts,
+};
+use portcullis_podnet::installation::{ConfigurationList, Installation};
+use portcullis_podnet::{PodNetworkPlan, STATE_DIR};
+
+use crate::config;
+pub use node_setup::{NodeSetupError, set_up_node};
+pub use result::{NodeNetworkResult, Problem, Severity, Step};
+
+/// The binary of this process, of which the plugin is a copy.
+const OWN_BINARY: &str = "/proc/self/exe";
+
+/// Keeps this node's side of the pod network.
+#[derive(Debug)]
+pub struct NodeNetwork {
+    masquerade: bool,
+    /// CIDRs to which traffic of pods is not masqueraded, beside the pod CIDRs of all nodes.
+    not_masqueraded: Vec<IpNet>,
+    installation: Installation,
+    proc: PathBuf,
+    egress: Option<Egress>,
+    forward: ForwardAccept,
+}
+
+impl NodeNetwork {
+    /// Returns the node's side of a pod network. `cluster_cidrs` are those of `--cluster-cidr`, which contain the pods of nodes
+    /// that are not known yet. Nothing is changed before [`NodeNetwork::apply`].
+    pub fn new(config: &config::PodNetwork, cluster_cidrs: &[IpNet]) -> Self {
+        NodeNetwork {
+            masquerade: config.masquerade,
+            not_masqueraded: [cluster_cidrs, &config.masquerade_exclude_cidrs].concat(),
+            installation: installation(config),
+            proc: PathBuf::from("/proc"),
+            egress: None,
+            forward: ForwardAccept::default(),
+        }
+    }
+
+    /// Sets another folder of the plugin's records, for tests.
+    #[must_use]
+    pub fn with_state_dir(mut self, state_dir: PathBuf) -> Self {
+        self.installation.state_dir = state_dir;
+        self
+    }
+
+    /// Programs the node for a plan whose routes are in place, and makes the node ready for pods. `is_full` compares the egress rules with
+    /// the kernel. A failure of one step does not stop the others; but the configuration is written only if all that pods need succeeded.
+    pub fn apply(&mut self, plan: &PodNetworkPlan, is_full: bool) -> NodeNetworkResult {
+        let mut result = NodeNetworkResult::default();
+        self.enable_forwarding(plan, &mut result);
+        self.sync_egress(plan, is_full, &mut result);
+        self.accept_forwarded(plan, &mut result);
+        self.restore_host_ports(&mut result);
+        match self.installation.install_plugin(Path::new(OWN_BINARY)) {
+            Ok(is_new) => result.plugin_installed = is_new,
+            Err(error) => result.fail(Step::Plugin, &error),
+        }
+        self.make_ready(plan, &mut result);
+        result
+    }
+
+    /// Tells container runtimes why no pods can be started. The configuration stays if there is one: pods that run keep their network.
+    pub fn not_ready(&self, reason: &str) -> NodeNetworkResult {
+        let mut result = NodeNetworkResult::default();
+        if let Err(error) = self.installation.set_not_ready(Some(reason)) {
+            result.fail(Step::Readiness, &error);
+        }
+        result
+    }
+
+    /// Returns the port id of the socket that writes the egress rules, which distinguishes own changes from external ones.
+    pub fn egress_socket(&self) -> Option<u32> {
+        self.egress.as_ref().and_then(|egress| egress.socket().port().ok())
+    }
+
+    fn enable_forwarding(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
+        let of_family =
+            |family: &Family| plan.pod_cidrs.iter().any(|cidr| Family::from_address(cidr.addr()) == *family);
+        match enable_forwarding(&self.proc, Family::ALL.into_iter().filter(of_family)) {
+            Ok(changed) => node_setup::log_settings(&changed),
+            Err(unset) => unset.iter().for_each(|setting| result.fail(Step::Forwarding, setting)),
+        }
+    }
+
+    fn sync_egress(&mut self, plan: &PodNetworkPlan, is_full: bool, result: &mut NodeNetworkResult) {
+        let policy = self.masquerade.then(|| EgressPolicy::new(plan, &self.not_masqueraded));
+        match self.write_egress(policy.as_ref(), is_full) {
+            Ok(changes) => result.egress_changes = changes,
+            Err(error) => result.fail(Step::Egress, &error),
+        }
+    }
+
+    fn write_egress(
+        &mut self,
+        policy: Option<&EgressPolicy>,
+        is_full: bool,
+    ) -> Result<ChangeCounts, EgressError> {
+        let egress = match &mut self.egress {
+            Some(egress) => egress,
+            none => none.insert(Egress::open()?),
+        };
+        egress.set_policy(policy);
+        if is_full {
+            egress.request_full_sync();
+        }
+        Ok(egress.sync()?.changes)
+    }
+
+    fn accept_forwarded(&mut self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
+        let cidrs: Vec<IpNet> = plan.cluster_pod_cidrs.iter().chain(&plan.pod_cidrs).copied().collect();
+        let synced = self.forward.sync(&cidrs);
+        for location in &synced.changed {
+            tracing::info!(chain = %location, "traffic of pods is accepted: the chain drops forwarded packets");
+        }
+        for location in &synced.removed {
+            tracing::info!(chain = %location, "rules for traffic of pods removed: the chain drops no forwarded packets");
+        }
+        synced.problems.iter().for_each(|problem| result.warn(Step::Firewall, problem));
+        for chain in &synced.other_dropping_chains {
+            let text = format_args!(
+                "the nf_tables chain {chain} drops forwarded packets which none of its rules accepts; it must accept those from and to pods"
+            );
+            result.note(Step::Firewall, &text);
+        }
+    }
+
+    fn restore_host_ports(&self, result: &mut NodeNetworkResult) {
+        match restore_host_ports(&self.installation.state_dir) {
+            Ok(restored) => {
+                result.host_port_changes = restored.changes;
+                for conflict in &restored.conflicts {
+                    let text = format_args!(
+                        "host port {} of the pod at {} is not served: the pod at {} has it",
+                        conflict.mapping, conflict.pod, conflict.holder
+                    );
+                    result.warn(Step::HostPorts, &text);
+                }
+                if let Err(error) = &restored.stale_flows {
+                    result.warn(
+                        Step::HostPorts,
+                        &format_args!("cannot delete stale conntrack entries: {error}"),
+                    );
+                }
+            }
+            Err(error) => result.warn(Step::HostPorts, &error),
+        }
+    }
+
+    fn make_ready(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
+        let reason = result.failures();
+        if !reason.is_empty() {
+            let reason = reason.join("; ");
+            if let Err(error) = self.installation.set_not_ready(Some(&reason)) {
+                result.fail(Step::Readiness, &error);
+            }
+            return;
+        }
+        let list = ConfigurationList::new(plan, &self.installation.state_dir);
+        let written =
+            self.installation.set_not_ready(None).and_then(|_| self.installation.write_configuration(&list));
+        match written {
+            Ok(is_new) => {
+                result.is_ready = true;
+                result.configuration_written = is_new;
+            }
+            Err(error) => result.fail(Step::Readiness, &error),
+        }
+        if let Some(preceding) = self.installation.preceding_configuration() {
+            result.warn(Step::Readiness, &preceding);
+        }
+    }
+}
+
+fn installation(config: &config::PodNetwork) -> Installation {
+    Installation {
+        bin_dir: config.cni_bin_dir.clone(),
+        conf_dir: config.cni_conf_dir.clone(),
+        state_dir: STATE_DIR.into(),
+    }
+}
+
+/// Restores the host ports from the records of pods; of two pods with the same port, the older one keeps it.
+fn restore_host_ports(state_dir: &Path) -> Result<HostPortRestore, HostPortError> {
+    let read = || {
+        let listing = AddressStore::open(state_dir, &[], &[]).and_then(|store| store.attachments());
+        let mut listing = listing.map_err(|error| error.to_string())?;
+        listing.attachments.sort_by_key(|attachment| attachment.created);
+        Ok(HostPortRecords {
+            pods: listing.attachments.iter().map(PodHostPorts::from).collect(),
+            is_complete: listing.unreadable.is_empty(),
+        })
+    };
+    HostPorts::open(state_dir)?.restore(read)
+}

@@ -1,0 +1,155 @@
+//! The node's side of the pod network in a network namespace, with folders of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use namespace::{inside, run};
+use portcullis::config::PodNetwork;
+use portcullis::node_network::{NodeNetwork, NodeNetworkResult, Severity, Step};
+use portcullis_cluster::Name;
+use portcullis_podnet::addresses::{AddressStore, AttachmentKey, NewAttachment, PodRange};
+use portcullis_podnet::{PodNetworkMode, PodNetworkPlan, Vxlan, Wiring};
+use tempfile::TempDir;
+
+struct Node {
+    root: TempDir,
+    network: NodeNetwork,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let config = PodNetwork {
+            mode: PodNetworkMode::Vxlan,
+            wiring: Wiring::Ptp,
+            mtu: None,
+            vxlan: Vxlan::default(),
+            masquerade: true,
+            masquerade_exclude_cidrs: vec!["192.168.0.0/16".parse().unwrap()],
+            cni_bin_dir: root.path().join("bin"),
+            cni_conf_dir: root.path().join("net.d"),
+        };
+        let network = NodeNetwork::new(&config, &[]).with_state_dir(root.path().join("state"));
+        fs::create_dir(root.path().join("state")).unwrap();
+        Node { root, network }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn apply(&mut self) -> NodeNetworkResult {
+        let cidrs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let plan = PodNetworkPlan {
+            node: Name::new("node-1"),
+            mode: PodNetworkMode::Vxlan,
+            wiring: Wiring::Ptp,
+            pod_cidrs: cidrs(&["10.244.1.0/24", "fd00:10:244:1::/64"]),
+            cluster_pod_cidrs: Arc::new(BTreeSet::from_iter(cidrs(&["10.244.1.0/24", "10.244.2.0/24"]))),
+            mtu: 1450,
+            uplinks: Vec::new(),
+        };
+        self.network.apply(&plan, true)
+    }
+
+    fn problems(result: &NodeNetworkResult) -> Vec<(Step, Severity)> {
+        result.problems.iter().map(|problem| (problem.step, problem.severity)).collect()
+    }
+}
+
+#[test]
+fn a_node_becomes_ready_when_everything_is_in_place() {
+    inside(|| {
+        let mut node = Node::new();
+        node.network.not_ready("the node has no pod CIDRs");
+        assert_eq!(fs::read_to_string(node.path("state/not-ready")).unwrap(), "the node has no pod CIDRs\n");
+        let result = node.apply();
+        assert!(result.is_ready && result.problems.is_empty(), "{result:?}");
+        assert!(result.plugin_installed && result.configuration_written && !result.egress_changes.is_empty());
+        assert!(node.path("bin/portcullis").exists() && !node.path("state/not-ready").exists());
+        let configuration = fs::read_to_string(node.path("net.d/10-portcullis.conflist")).unwrap();
+        assert!(configuration.contains("\"10.244.1.0/24\"") && configuration.contains("\"mtu\": 1450"));
+        let listed = run("nft list table inet portcullis-pod-network");
+        assert!(listed.contains("10.244.2.0/24") && listed.contains("192.168.0.0/16"), "{listed}");
+        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            assert_eq!(fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap().trim(), "1");
+        }
+        let again = node.apply();
+        assert!(again.is_ready && !again.plugin_installed && !again.configuration_written);
+        assert!(again.egress_changes.is_empty() && again.host_port_changes.is_empty(), "{again:?}");
+    });
+}
+
+#[test]
+fn a_failure_keeps_the_node_from_becoming_ready_and_is_named() {
+    inside(|| {
+        let mut node = Node::new();
+        fs::write(node.path("bin"), "a file in place of the folder").unwrap();
+        let result = node.apply();
+        assert_eq!(Node::problems(&result), [(Step::Plugin, Severity::Failure)], "{result:?}");
+        assert!(!result.is_ready && !node.path("net.d/10-portcullis.conflist").exists());
+        let reason = fs::read_to_string(node.path("state/not-ready")).unwrap();
+        assert!(reason.starts_with("cannot create folder "), "{reason}");
+        assert!(run("nft list ruleset").contains("masquerade"), "the other steps were done");
+        fs::remove_file(node.path("bin")).unwrap();
+        assert!(node.apply().is_ready && !node.path("state/not-ready").exists());
+    });
+}
+
+#[test]
+fn firewalls_and_other_networks_are_reported() {
+    inside(|| {
+        let mut node = Node::new();
+        run("iptables-nft -P FORWARD DROP");
+        fs::create_dir(node.path("net.d")).unwrap();
+        fs::write(node.path("net.d/05-other.conflist"), "{}").unwrap();
+        let result = node.apply();
+        assert_eq!(Node::problems(&result), [(Step::Readiness, Severity::Warning)], "{result:?}");
+        assert!(result.problems[0].text.contains("05-other.conflist"), "{result:?}");
+        assert!(run("iptables-nft -S FORWARD").contains("PORTCULLIS-FORWARD"));
+        run("nft add table inet firewall");
+        run("nft add chain inet firewall forward { type filter hook forward priority 0 ; policy drop ; }");
+        let result = node.apply();
+        assert_eq!(Node::problems(&result)[0], (Step::Firewall, Severity::Note), "{result:?}");
+        assert!(result.is_ready && result.problems[0].text.contains("inet firewall forward"), "{result:?}");
+    });
+}
+
+#[test]
+fn host_ports_are_restored_from_the_records_of_pods() {
+    inside(|| {
+        let mut node = Node::new();
+        let ranges = [PodRange::new("10.244.1.0/24".parse().unwrap()).unwrap()];
+        let store = AddressStore::open(&node.path("state"), &ranges, &[]).unwrap();
+        let new = NewAttachment {
+            key: AttachmentKey::new("container", "eth0").unwrap(),
+            netns: Path::new("/proc/self/ns/net").to_owned(),
+            host_interface: "lo".to_owned(),
+            host_ports: vec![serde_json::from_str(r#"{"hostPort": 8080, "containerPort": 80}"#).unwrap()],
+        };
+        let attachment = store.complete(store.add(&new).unwrap()).unwrap();
+        let result = node.apply();
+        assert!(result.is_ready && !result.host_port_changes.is_empty(), "{result:?}");
+        let expected = format!("tcp . 8080 : {} . 80", attachment.addresses[0].addr());
+        let listed = || run("nft list table inet portcullis-host-ports");
+        assert!(listed().contains(&expected), "{}", listed());
+        run("nft flush ruleset");
+        node.apply();
+        assert!(listed().contains(&expected), "{}", listed());
+        // A record that cannot be read takes no port away.
+        fs::write(node.path("state/attachments/damaged@eth0"), "{").unwrap();
+        store.remove(&new.key).unwrap();
+        node.apply();
+        assert!(listed().contains(&expected), "{}", listed());
+        fs::remove_file(node.path("state/attachments/damaged@eth0")).unwrap();
+        node.apply();
+        assert!(!listed().contains("8080"), "{}", listed());
+    });
+}
