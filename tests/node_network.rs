@@ -37,7 +37,6 @@ impl Node {
             cni_conf_dir: root.path().join("net.d"),
         };
         let network = NodeNetwork::new(&config, &[]).with_state_dir(root.path().join("state"));
-        fs::create_dir(root.path().join("state")).unwrap();
         Node { root, network }
     }
 

@@ -15,9 +15,6 @@ use super::error::{CniError, ErrorCode, Result};
 /// The default bridge.
 const BRIDGE: &str = "cni0";
 
-/// The state of the plugin, on a tmpfs.
-const STATE_DIRECTORY: &str = "/run/portcullis/pod-network";
-
 /// The largest MTU of a veth pair (`ETH_MAX_MTU`), and the smallest with which IPv6 works (RFC 8200, 5).
 const MAX_MTU: u32 = 65_535;
 const MIN_MTU: u32 = 1_280;
@@ -186,7 +183,7 @@ impl NetworkConfiguration {
 
     /// Returns the folder of attachments and reservations.
     pub fn state_dir(&self) -> PathBuf {
-        if self.state_dir.as_os_str().is_empty() { STATE_DIRECTORY.into() } else { self.state_dir.clone() }
+        if self.state_dir.as_os_str().is_empty() { crate::STATE_DIR.into() } else { self.state_dir.clone() }
     }
 
     /// Returns the attachments that still exist, for `GC`.

@@ -36,6 +36,8 @@ pub enum ErrorCode {
     Damaged = 102,
     /// `GC` could not remove everything.
     IncompleteGc = 103,
+    /// A host port is in use, or could not be added.
+    HostPorts = 104,
     /// A fault of the plugin itself; the reference library uses this code too.
     Internal = 999,
 }

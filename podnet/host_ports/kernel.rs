@@ -1,7 +1,7 @@
 //! Host ports in the kernel: added and removed by the plugin, restored by the daemon.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::elements::{Forward, HostPortConflict, HostPortRecords, PodHostPorts, forwards, hairpin, target};
 use super::error::HostPortError;
+use super::mapping::PortMapping;
 use super::table::{SetKind, TABLE, empty_table};
 use super::{loopback, stale_flows};
 
@@ -166,6 +167,19 @@ impl HostPorts {
         Ok(HostPortRestore { changes, conflicts, stale_flows: stale_flows::delete_untranslated(&all) })
     }
 
+    /// Returns the mappings of a pod that do not lead to it.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn missing(&mut self, pod: &PodHostPorts) -> Result<Vec<PortMapping>, HostPortError> {
+        let table = self.read()?.map_or_else(empty_table, |found| carried_over(&found));
+        let mut wanted = forwards(pod)?;
+        wanted.retain(|forward| holder(&table, forward) != Some(forward.target));
+        let mut missing: Vec<PortMapping> = wanted.into_iter().map(|forward| forward.mapping).collect();
+        missing.dedup();
+        Ok(missing)
+    }
+
     /// Deletes the table. Returns false if there was none.
     ///
     /// # Errors
@@ -176,6 +190,10 @@ impl HostPorts {
     }
 
     fn lock(&self) -> Result<File, HostPortError> {
+        let error = |source| HostPortError::Lock { path: self.lock.clone(), source };
+        if let Some(folder) = self.lock.parent() {
+            fs::create_dir_all(folder).map_err(error)?;
+        }
         let error = |source| HostPortError::Lock { path: self.lock.clone(), source };
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).open(&self.lock).map_err(error)?;

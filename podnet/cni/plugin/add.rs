@@ -6,11 +6,14 @@ use super::super::configuration::NetworkConfiguration;
 use super::super::error::{CniError, ErrorCode, Result};
 use super::super::request::Container;
 use super::super::result::{CniResult, Interface, Ip, Route};
-use super::{namespace, ranges, rtnetlink, store_error};
+use super::{ensure_set_up, host_ports, namespace, ranges, rtnetlink, store_error};
 use crate::addresses::{AddressStore, NewAttachment, Reservation};
 use crate::pod_interface::{self, AddedInterface, AddedLink, Identity, Namespace, PodInterface};
 
 pub(super) fn run(configuration: &NetworkConfiguration, container: &Container) -> Result<CniResult> {
+    ensure_set_up(configuration).map_err(|reason| {
+        CniError::new(ErrorCode::TryAgainLater, "the pod network is not ready").with_details(reason)
+    })?;
     let key = &container.key;
     let namespace = namespace(&container.netns)?;
     let sandbox = container.netns.to_string_lossy();
@@ -38,12 +41,13 @@ pub(super) fn run(configuration: &NetworkConfiguration, container: &Container) -
         key: key.clone(),
         netns: container.netns.clone(),
         host_interface: Identity::new(key).host_name,
-        host_ports: Vec::new(),
+        host_ports: configuration.port_mappings()?,
     };
     let reservation = store.add(&new).map_err(|error| store_error(&error))?;
     let added = attach(configuration, &namespace, &mut host, &store, reservation);
     if added.is_err() {
         // The first error explains more. `DEL` and `GC` remove what cannot be removed now.
+        let _ = host_ports::remove(configuration, &store, key);
         let _ = pod_interface::remove(&mut host, key);
         let _ = store.remove(key);
     }
@@ -72,7 +76,8 @@ fn attach(
         mtu: configuration.mtu,
     };
     let added = interface.add(host).map_err(|error| CniError::new(ErrorCode::Kernel, error.to_string()))?;
-    store.complete(reservation).map_err(|error| store_error(&error))?;
+    let attachment = store.complete(reservation).map_err(|error| store_error(&error))?;
+    host_ports::add(configuration, store, &attachment, &added.host.name)?;
     Ok(added)
 }
 

@@ -4,7 +4,7 @@ use super::super::configuration::NetworkConfiguration;
 use super::super::error::{CniError, ErrorCode, Result};
 use super::super::request::Container;
 use super::super::result::CniResult;
-use super::{namespace, rtnetlink, store_error, store_without_ranges};
+use super::{host_ports, namespace, rtnetlink, store_error, store_without_ranges};
 use crate::addresses::Attachment;
 use crate::pod_interface::{Expected, Identity, PodInterface};
 
@@ -45,6 +45,7 @@ pub(super) fn run(
         .check(&mut host, &expected)
         .map_err(|error| CniError::new(ErrorCode::Kernel, error.to_string()))?;
     damages.extend(found);
+    damages.extend(host_ports::missing(configuration, &attachment)?);
     if damages.is_empty() { Ok(()) } else { Err(damaged(damages)) }
 }
 

@@ -6,7 +6,7 @@ use portcullis_netlink::route::Rtnetlink;
 
 use super::super::configuration::NetworkConfiguration;
 use super::super::error::{CniError, ErrorCode, Result};
-use super::{rtnetlink, store_error, store_without_ranges};
+use super::{host_ports, rtnetlink, store_error, store_without_ranges};
 use crate::addresses::{AddressStore, AttachmentKey};
 use crate::pod_interface::{self, Identity, is_pod_interface};
 
@@ -18,6 +18,7 @@ pub(super) fn run(configuration: &NetworkConfiguration, valid: &[AttachmentKey])
     let mut failures = Vec::new();
     let removals = store
         .remove_all_except(valid, |key| {
+            host_ports::remove(configuration, &store, key).map_err(|error| error.to_string())?;
             pod_interface::remove(&mut host, key).map(drop).map_err(|error| error.to_string())
         })
         .map_err(|error| store_error(&error))?;

@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod del;
 mod gc;
+mod host_ports;
 mod status;
 
 use std::ffi::OsString;
@@ -120,6 +121,23 @@ fn store_without_ranges(configuration: &NetworkConfiguration) -> Result<AddressS
 
 fn rtnetlink() -> Result<Rtnetlink> {
     Rtnetlink::open().map_err(|error| CniError::new(ErrorCode::Kernel, error.to_string()))
+}
+
+/// Checks that the daemon has set up the node since it booted. The configuration is on a disk and outlives a reboot, but routes and rules do
+/// not, and neither does the folder of records, which the daemon creates.
+///
+/// # Errors
+/// The reason why no pod can be added.
+fn ensure_set_up(configuration: &NetworkConfiguration) -> std::result::Result<(), String> {
+    let folder = configuration.state_dir();
+    match folder.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "{} does not exist: the daemon has not set up this node since it booted",
+            folder.display()
+        )),
+        Err(error) => Err(format!("cannot read {}: {error}", folder.display())),
+    }
 }
 
 /// Opens the network namespace of a request.

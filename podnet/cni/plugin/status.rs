@@ -5,17 +5,16 @@ use std::io::ErrorKind;
 
 use super::super::configuration::{NetworkConfiguration, no_pod_cidr};
 use super::super::error::{CniError, ErrorCode, Result};
-use super::ranges;
+use super::{ensure_set_up, ranges};
 use crate::Wiring;
+use crate::installation::NOT_READY;
 use crate::pod_interface;
-
-/// The file with which the daemon says why the node is not ready for pods.
-const NOT_READY: &str = "not-ready";
 
 pub(super) fn run(configuration: &NetworkConfiguration) -> Result<()> {
     let unavailable = |details: String| {
         CniError::new(ErrorCode::NotAvailable, "the pod network is not ready").with_details(details)
     };
+    ensure_set_up(configuration).map_err(unavailable)?;
     let path = configuration.state_dir().join(NOT_READY);
     match fs::read(&path) {
         Ok(reason) => return Err(unavailable(String::from_utf8_lossy(&reason).trim().to_owned())),

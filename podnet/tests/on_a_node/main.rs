@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cni_host_ports;
 mod egress;
 mod host_port_changes;
 mod host_port_reachability;

@@ -29,6 +29,8 @@ pub(crate) const POD_2_IPS: [&str; 2] = ["10.244.1.6", "fd00:10:244:1::6"];
 /// The namespaces. They are deleted with the value.
 pub(crate) struct Node {
     prefix: String,
+    /// Pods beside the first two.
+    pods: Vec<&'static str>,
     pub(crate) state: tempfile::TempDir,
 }
 
@@ -40,7 +42,7 @@ impl Node {
     pub(crate) fn new() -> Self {
         let number = CREATED.fetch_add(1, Ordering::SeqCst);
         let prefix = format!("hp{}-{number}-", std::process::id());
-        let node = Node { prefix, state: tempfile::tempdir().expect("a temporary folder") };
+        let node = Node { prefix, pods: Vec::new(), state: tempfile::tempdir().expect("a temporary folder") };
         for name in [OUTSIDE, NODE, POD_1, POD_2] {
             let added = Command::new("ip").args(["netns", "add", &node.name(name)]).status();
             assert!(
@@ -92,7 +94,15 @@ impl Node {
         node
     }
 
-    fn name(&self, name: &str) -> String {
+    /// Adds a namespace without interfaces, deleted with the others.
+    pub(crate) fn add_pod(&mut self, name: &'static str) {
+        assert!(
+            Command::new("ip").args(["netns", "add", &self.name(name)]).status().is_ok_and(|s| s.success())
+        );
+        self.pods.push(name);
+    }
+
+    pub(crate) fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
@@ -151,7 +161,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for name in [OUTSIDE, NODE, POD_1, POD_2] {
+        for name in [OUTSIDE, NODE, POD_1, POD_2].iter().chain(&self.pods) {
             let _ = Command::new("ip").args(["netns", "delete", &self.name(name)]).status();
         }
     }
