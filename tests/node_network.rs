@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use namespace::{inside, run};
 use portcullis::config::PodNetwork;
+use portcullis::node_network::cleanup::{self, NodeNetworkCleanup};
 use portcullis::node_network::{NodeNetwork, NodeNetworkResult, Severity, Step};
 use portcullis_cluster::Name;
 use portcullis_podnet::addresses::{AddressStore, AttachmentKey, NewAttachment, PodRange};
@@ -150,5 +151,30 @@ fn host_ports_are_restored_from_the_records_of_pods() {
         fs::remove_file(node.path("state/attachments/damaged@eth0")).unwrap();
         node.apply();
         assert!(!listed().contains("8080"), "{}", listed());
+    });
+}
+
+/// The files belong to the node, and this test runs in another network namespace than PID 1.
+#[test]
+fn cleanup_finds_and_removes_the_rules() {
+    inside(|| {
+        let mut node = Node::new();
+        assert_eq!(cleanup::remove(true).removed, []);
+        run("iptables-nft -P FORWARD DROP");
+        assert!(node.apply().is_ready);
+        let objects = |cleanup: NodeNetworkCleanup| {
+            assert!(cleanup.left.is_empty(), "{:?}", cleanup.left);
+            cleanup.removed.into_iter().map(|removed| removed.object).collect::<Vec<_>>()
+        };
+        let found = objects(cleanup::remove(true));
+        let expected = [
+            "rules for traffic of pods in iptables (nft), chain FORWARD",
+            "table inet portcullis-pod-network",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(objects(cleanup::remove(false)), expected);
+        assert_eq!(objects(cleanup::remove(false)), [""; 0]);
+        assert!(!run("nft list ruleset").to_lowercase().contains("portcullis"));
+        assert!(node.path("net.d/10-portcullis.conflist").exists());
     });
 }

@@ -80,7 +80,7 @@ pub fn enable_forwarding(
 
 /// Returns true if the kernel drops IPv4 packets from this interface whose source address it would not reach by it. The larger
 /// of the values for the interface and for all interfaces applies; 2 is loose.
-pub fn is_strict_rp_filter(proc: &Path, interface: &str) -> bool {
+fn is_strict_rp_filter(proc: &Path, interface: &str) -> bool {
     let value = |name: &str| read(proc, &rp_filter(name)).ok().and_then(|value| value.parse::<u8>().ok());
     [interface, "all"].into_iter().filter_map(value).max() == Some(1)
 }

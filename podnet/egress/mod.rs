@@ -22,6 +22,6 @@ mod rules;
 mod table;
 
 pub use error::EgressError;
-pub use forwarding::{KernelSetting, UnsetSetting, enable_forwarding, is_strict_rp_filter, loosen_rp_filter};
+pub use forwarding::{KernelSetting, UnsetSetting, enable_forwarding, loosen_rp_filter};
 pub use rules::Egress;
 pub use table::{EgressPolicy, TABLE};

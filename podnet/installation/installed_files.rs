@@ -1,5 +1,6 @@
 //! The installed files of a node.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::configuration::{ConfigurationList, FILE, PLUGIN};
@@ -55,6 +56,14 @@ impl Installation {
         atomic_file::write(&self.configuration(), &mut text.as_bytes(), CONFIGURATION_MODE, |path| {
             atomic_file::has_contents(path, text.as_bytes(), CONFIGURATION_MODE)
         })
+    }
+
+    /// Creates the folder of the configuration, which a daemon with few privileges may not.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub fn create_configuration_folder(&self) -> Result<(), InstallationError> {
+        fs::create_dir_all(&self.conf_dir).map_err(InstallationError::new("create folder", &self.conf_dir))
     }
 
     /// Tells the plugin why the pod network is not ready; `None` if it is. Returns true if that changed.

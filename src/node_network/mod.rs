@@ -16,7 +16,7 @@ use portcullis_modes::forward_accept::ForwardAccept;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::ChangeCounts;
 use portcullis_podnet::addresses::AddressStore;
-use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding};
+use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding, loosen_rp_filter};
 use portcullis_podnet::host_ports::{
     HostPortError, HostPortRecords, HostPortRestore, HostPorts, PodHostPorts,
 };
@@ -68,6 +68,7 @@ impl NodeNetwork {
     pub fn apply(&mut self, plan: &PodNetworkPlan, is_full: bool) -> NodeNetworkResult {
         let mut result = NodeNetworkResult::default();
         self.enable_forwarding(plan, &mut result);
+        self.loosen_rp_filters(plan, &mut result);
         self.sync_egress(plan, is_full, &mut result);
         self.accept_forwarded(plan, &mut result);
         self.restore_host_ports(&mut result);
@@ -99,6 +100,26 @@ impl NodeNetwork {
         match enable_forwarding(&self.proc, Family::ALL.into_iter().filter(of_family)) {
             Ok(changed) => node_setup::log_settings(&changed),
             Err(unset) => unset.iter().for_each(|setting| result.fail(Step::Forwarding, setting)),
+        }
+    }
+
+    /// Lets the uplinks accept packets of pods of other nodes. With an overlay, a pod's packets to an address of another node do not pass the
+    /// overlay. If they are not masqueraded, they arrive on an interface by which that node does not reach the pod.
+    fn loosen_rp_filters(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
+        let are_masqueraded = self.masquerade && self.not_masqueraded.is_empty();
+        if !plan.mode.has_overlay() || are_masqueraded {
+            return;
+        }
+        for uplink in plan.uplinks.iter().filter(|uplink| uplink.address.is_ipv4()) {
+            match loosen_rp_filter(&self.proc, &uplink.name) {
+                Ok(changed) => node_setup::log_settings(changed.as_slice()),
+                Err(unset) => {
+                    let text = format_args!(
+                        "connections of pods of other nodes to addresses of this node are dropped: {unset}"
+                    );
+                    result.warn(Step::Forwarding, &text);
+                }
+            }
         }
     }
 

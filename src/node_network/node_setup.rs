@@ -15,7 +15,7 @@ pub enum NodeSetupError {
     /// A kernel setting could not be written.
     #[error("{0}")]
     Setting(UnsetSetting),
-    /// The CNI plugin could not be installed.
+    /// The CNI plugin, or the folder of its configuration, could not be installed.
     #[error("cannot install the CNI plugin: {0}")]
     Plugin(#[from] InstallationError),
 }
@@ -38,6 +38,7 @@ pub fn set_up_node(config: &config::PodNetwork) -> Result<(), NodeSetupError> {
         }
     }
     let installation = installation(config);
+    installation.create_configuration_folder()?;
     if installation.install_plugin(Path::new(OWN_BINARY))? {
         tracing::info!(path = %installation.plugin().display(), "CNI plugin installed");
     }
