@@ -317,8 +317,7 @@ fn the_pod_network_is_that_of_the_cluster_overlay() {
     let values = json!({"apiServer": {"host": "192.0.2.1"}, "podNetwork": {"mode": "vxlan"}});
     let objects = objects(&values).unwrap();
     let overlay = kustomize::folder_documents("cluster");
-    let set = |documents: &[Value]| documents.iter().find(|o| o["kind"] == "DaemonSet").unwrap().clone();
-    let (ours, theirs) = (objects["DaemonSet"].clone(), set(&overlay));
+    let (ours, theirs) = (objects["DaemonSet"].clone(), kustomize::pod_network_patch());
     let containers_of = |set: &Value| containers([set]);
     for (ours, theirs) in containers_of(&ours).iter().zip(containers_of(&theirs)) {
         assert_eq!(ours["name"], theirs["name"]);
