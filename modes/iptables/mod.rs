@@ -33,6 +33,7 @@ mod service_rules;
 mod shared_order;
 mod snapshot;
 mod tool;
+mod unmarked_return;
 
 pub use chain::{ChainName, Table, is_service_chain};
 pub use diff::{ChainDiff, RuleDiff, RuleLine, RuleOwner, compare_rules};
@@ -43,6 +44,7 @@ pub use nfacct::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 pub use proxier::IptablesProxier;
 pub use rule_set::RuleSet;
 pub use tool::Tools;
+pub use unmarked_return::restore_unmarked_return;
 
 pub(crate) use base_rules::{BaseChain, Jump, guard_loopback, jumps, write_loopback_guard};
 pub(crate) use kernel::has_synced_since;

@@ -112,7 +112,7 @@ pub async fn run(
         let force = options.force;
         tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
     }
-    node_setup::remove_blocking_rules(&config, enforcer.as_mut());
+    node_setup::restore_reachability(&config, enforcer.as_mut(), prerequisites.tools.as_ref());
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let declarations = declarations(&config, &name, &prerequisites.families);
     let source_config = cluster_view::source_config(&config, &declarations);

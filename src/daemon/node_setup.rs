@@ -1,5 +1,7 @@
 //! Setup of the node at the start that does not depend on the cluster's objects.
 
+use portcullis_cluster::Family;
+use portcullis_modes::iptables::{self, Tools};
 use portcullis_modes::{NodeFacts, nftables, source_range_log};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::task::JoinError;
@@ -42,9 +44,26 @@ impl KernelSettings {
     }
 }
 
-/// Removes rules of other processes that block all packets from this program's nf_tables tables. Left in place until the first
-/// sync, they could keep this daemon from its API server for ever.
-pub(super) fn remove_blocking_rules(config: &Config, enforcer: Option<&mut Enforcer>) {
+/// Undoes what other processes did to this program's rules if it could keep this daemon from its API server, and so from the first
+/// sync: rules in its nf_tables tables that block all packets, and a deleted iptables rule without which all packets are masqueraded.
+pub(super) fn restore_reachability(config: &Config, enforcer: Option<&mut Enforcer>, tools: Option<&Tools>) {
+    remove_blocking_rules(config, enforcer);
+    let options = node::options(config, None);
+    for family in Family::BOTH {
+        let Some(kernel) = tools.map(|tools| tools.kernel(family)) else { continue };
+        match iptables::restore_unmarked_return(&*kernel, &options) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!(
+                %family,
+                "another process changed chain KUBE-POSTROUTING, so that all packets were masqueraded; restored its rule that \
+                 returns packets without the mark, before the first sync"
+            ),
+            Err(error) => tracing::debug!(%family, %error, "cannot check chain KUBE-POSTROUTING"),
+        }
+    }
+}
+
+fn remove_blocking_rules(config: &Config, enforcer: Option<&mut Enforcer>) {
     let services = nftables::remove_blocking_objects(&node::options(config, None), &NodeFacts::default());
     let policies = enforcer.map_or(Ok(Vec::new()), Enforcer::remove_blocking_objects);
     for (rules, removed) in [("rules of Services", services), ("NetworkPolicy table", policies)] {

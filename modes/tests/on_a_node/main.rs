@@ -11,3 +11,4 @@ mod diff;
 mod forward_accept;
 mod node;
 mod service_engine;
+mod unmarked_return;
