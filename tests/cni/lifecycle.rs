@@ -88,6 +88,7 @@ fn del_succeeds_whatever_is_missing() {
         fs::remove_dir_all(node.state("")).unwrap();
         node.del(&pod);
         node.assert_empty(wiring);
+        fs::create_dir_all(node.state("")).unwrap();
 
         let (pod, _) = node.add_pod();
         node.host.run(&format!("ip link del {}", node.pod_links()[0]));
@@ -184,6 +185,8 @@ fn status_reports_why_the_node_is_not_ready() {
     let status = |changes| node.plugin_with("STATUS", "", "", &changes);
     assert_eq!(status(json!({})).result(), Value::Null);
     status(json!({ "podCIDRs": [] })).assert_error(50, &["no pod CIDR"]);
+    fs::remove_dir_all(node.state("")).unwrap();
+    status(json!({})).assert_error(50, &["has not set up this node since it booted"]);
     fs::create_dir_all(node.state("")).unwrap();
     fs::write(node.state("not-ready"), "no route to node b\n").unwrap();
     status(json!({})).assert_error(50, &["no route to node b\""]);

@@ -132,6 +132,8 @@ impl Node {
             "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"],
             "stateDir": state.path().join("pod-network"),
         });
+        // The daemon creates it when it has set up the node.
+        std::fs::create_dir(state.path().join("pod-network")).unwrap();
         Node { host, outside, state, configuration }
     }
 
