@@ -64,6 +64,8 @@ pub(super) struct Execution<'a> {
     rules: RuleCount,
     /// The Services that are not written yet and keep their rules in shared chains.
     pub(super) kept: KeptServices,
+    /// The kernel and its tool were seen to accept rules that belong to no Service.
+    pub(super) accepts_rules: bool,
     /// A Service was rejected after some of its ports were written.
     pub(super) half_written: bool,
 }
@@ -124,6 +126,9 @@ impl IptablesFamilyProxier {
             // The changes of the other process may be why a Service was rejected.
             self.isolations.retry_now(now);
         }
+        if self.drift > 0 || self.written_with.is_some() {
+            self.search.clear();
+        }
         let plan = self.plan_from_snapshot(snapshot, desired, large, now);
         self.comparison_took = start.elapsed();
         let written = counts.lines;
@@ -147,6 +152,10 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
+        if self.positions_unreliable {
+            // An incremental write could not continue the search.
+            self.search.clear();
+        }
         let plan = self.plan_for_pending(desired, large, now);
         let result = self.execute(&plan, now, counts);
         if result.is_err() {
@@ -165,11 +174,11 @@ impl IptablesFamilyProxier {
             lines: 0,
             rules: RuleCount::default(),
             kept: KeptServices::None,
+            accepts_rules: false,
             half_written: false,
         };
         self.progress.begin(plan.services.len());
-        // The plan has the Services of an earlier search.
-        self.search.clear();
+        self.leave_to_search(&mut execution);
         let base = matches!(plan.baseline, Baseline::Snapshot(_));
         // The base rules have a restore of their own: jumps are inserted, and must not be inserted again when a Service
         // is rejected.

@@ -118,6 +118,11 @@ impl IptablesFamilyProxier {
         facts: &NodeFacts,
     ) -> Self {
         let interval = WriteInterval::new(None, Vec::new());
+        // Each restore with the legacy tool takes as long as the whole table, so large batches come first.
+        let search_order = match kernel.flavour() {
+            Flavour::Nft => BisectOrder::DepthFirst,
+            Flavour::Legacy => BisectOrder::BreadthFirst,
+        };
         IptablesFamilyProxier {
             family,
             kernel: CountingKernel::new(kernel),
@@ -134,7 +139,7 @@ impl IptablesFamilyProxier {
             rules: RuleCount::default(),
             orders: Default::default(),
             pending: BTreeSet::new(),
-            search: Bisect::new(BisectOrder::DepthFirst),
+            search: Bisect::new(search_order),
             isolations: Isolations::default(),
             in_use: ChainsInUse::default(),
             progress,
@@ -205,7 +210,8 @@ impl IptablesFamilyProxier {
         let mut counts = WriteCounts::default();
         let is_full = self.sync_state != SyncState::InSync;
         let large = is_large_cluster(desired, self.family);
-        let result = if is_full {
+        let had_search = !self.search.is_empty();
+        let mut result = if is_full {
             self.reconcile(desired, large, now, &mut counts)
         } else if self.pending.len().saturating_sub(self.search.len()) > INCREMENTAL_SERVICES
             || self.pending_rules(desired) > self.incremental_rules()
@@ -215,6 +221,10 @@ impl IptablesFamilyProxier {
         } else {
             self.incremental(desired, large, now, &mut counts)
         };
+        if result.is_ok() && is_full && had_search && !self.search.is_empty() {
+            // However often all rules are compared, the search goes on.
+            result = self.incremental(desired, large, now, &mut counts);
+        }
         // Others were written or isolated by a bulk write.
         self.search.retain(|name| self.pending.contains(name));
         let error = result.err().map(SyncError::from).or_else(|| self.search_error());

@@ -26,7 +26,7 @@ use super::rule_kinds::RuleKinds;
 const MAX_SEARCH_TIME: Duration = Duration::from_secs(10);
 
 /// The kinds of the Services of a search, by index.
-type Kinds = BTreeMap<usize, RuleKinds>;
+type Kinds = BTreeMap<usize, Option<RuleKinds>>;
 
 impl IptablesFamilyProxier {
     /// Writes parts of a plan in one restore. If that is rejected, searches for the rejected Services and isolates them. When the time
@@ -50,8 +50,13 @@ impl IptablesFamilyProxier {
         parts: RestoreParts<'_>,
         first: Rejection,
     ) -> Result<(), ToolError> {
+        let services = execution.services_of(&parts).map(|(i, _)| i).collect();
+        let parts = RestoreParts { services, ..parts };
         let kinds = self.kinds_of(execution, &parts);
         self.keep_unwritten(execution, &parts)?;
+        if parts.services.is_empty() {
+            return self.write_parts(execution, parts);
+        }
         let mut bisect = Bisect::new(BisectOrder::BreadthFirst);
         self.divide_rejected(execution, &parts, &kinds, first, &mut bisect)?;
         let mut is_deferred = false;
@@ -78,10 +83,23 @@ impl IptablesFamilyProxier {
         Ok(())
     }
 
+    /// Leaves the Services of a search that earlier syncs have begun to the next syncs: a restore with all of them would be rejected
+    /// again.
+    pub(super) fn leave_to_search(&mut self, execution: &mut Execution<'_>) {
+        self.search.retain(|name| self.pending.contains(name));
+        execution.rejected.extend(self.search.items().cloned());
+        if !self.search.is_empty() {
+            execution.kept = KeptServices::All;
+        }
+    }
+
+    /// Returns the kinds of Services. Those whose chains are in the kernel as they are to be are one kind.
     fn kinds_of(&self, execution: &Execution<'_>, parts: &RestoreParts<'_>) -> Kinds {
         let kinds = execution.services_of(parts).map(|(i, service)| {
             let ports = service.ports.as_deref().map(|ports| parts.ports_of(ports)).unwrap_or_default();
-            (i, RuleKinds::of(&self.renderer.service(ports, service.large)))
+            let kinds = (service.max_lines > 0 || !service.removals.is_empty())
+                .then(|| RuleKinds::of(&self.renderer.service(ports, service.large)));
+            (i, kinds)
         });
         kinds.collect()
     }
@@ -124,7 +142,7 @@ impl IptablesFamilyProxier {
             return Ok(());
         };
         // The rest must be accepted without this Service; otherwise it is not the cause.
-        if execution.rejected.is_empty() {
+        if !std::mem::replace(&mut execution.accepts_rules, true) {
             self.check_accepts_rules([Table::Nat, Table::Filter])?;
         }
         let rest = batch.iter().copied().filter(|i| *i != service);
@@ -168,12 +186,13 @@ impl IptablesFamilyProxier {
 
 /// Divides a rejected batch of several Services: the most common kind and the rest, or two halves of one kind.
 fn halves(batch: &[usize], kinds: &Kinds) -> (Vec<usize>, Vec<usize>) {
-    let mut counts: BTreeMap<Option<&RuleKinds>, usize> = BTreeMap::new();
-    batch.iter().for_each(|i| *counts.entry(kinds.get(i)).or_default() += 1);
+    let kind_of = |i: &usize| kinds.get(i).copied().flatten();
+    let mut counts: BTreeMap<Option<RuleKinds>, usize> = BTreeMap::new();
+    batch.iter().for_each(|i| *counts.entry(kind_of(i)).or_default() += 1);
     if counts.len() == 1 {
         let (first, second) = batch.split_at(batch.len() / 2);
         return (first.to_vec(), second.to_vec());
     }
     let common = counts.into_iter().max_by_key(|(_, count)| *count).and_then(|(kind, _)| kind);
-    batch.iter().partition(|i| kinds.get(i) == common)
+    batch.iter().partition(|i| kind_of(i) == common)
 }

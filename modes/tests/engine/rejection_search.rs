@@ -142,3 +142,37 @@ fn search_after_a_restart_interrupts_no_service() {
             .unwrap_or_else(|error| panic!("{case}: {error}"));
     }
 }
+
+/// Comparisons of all rules, which changes of other processes cause, neither restart a search nor delay it.
+#[test]
+fn comparison_of_all_rules_continues_a_search() {
+    for flavour in [Flavour::Legacy, Flavour::Nft] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let changes: Vec<_> = (0..COUNT).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+        {
+            let mut state = kernel.state();
+            state.names_lines = false;
+            state.rejected = ["ns/svc-1".to_owned(), "ns/svc-70".to_owned()].into();
+            state.restore_takes = Duration::from_secs(4);
+        }
+        let mut proxier = proxier(&kernel);
+        let mut results = proxier.sync(&cluster.desired, &changes);
+        assert!(results[0].error.is_some(), "{flavour:?}: the search is not complete");
+        // An attempt takes longer than the search of a sync.
+        kernel.state().restore_takes = Duration::from_millis(if flavour == Flavour::Nft { 1_100 } else { 0 });
+        let mut syncs = 0;
+        while results[0].error.is_some() {
+            kernel.change_externally(|tables| {
+                let nat = tables.get_mut(&Table::Nat).expect("a built-in table");
+                nat.entry("MINE".to_owned()).or_default().push("-j RETURN".to_owned());
+            });
+            proxier.check_drift();
+            results = proxier.sync(&cluster.desired, &[]);
+            syncs += 1;
+            assert!(syncs < 60, "{flavour:?}: the search does not end: {results:?}");
+            kernel.state().restore_takes = Duration::ZERO;
+        }
+        assert_eq!(results[0].isolated.len(), 2, "{flavour:?}");
+    }
+}
