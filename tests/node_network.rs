@@ -36,8 +36,9 @@ impl Node {
             masquerade_exclude_cidrs: vec!["192.168.0.0/16".parse().unwrap()],
             cni_bin_dir: root.path().join("bin"),
             cni_conf_dir: root.path().join("net.d"),
+            state_dir: root.path().join("state"),
         };
-        let network = NodeNetwork::new(&config, &[]).with_state_dir(root.path().join("state"));
+        let network = NodeNetwork::new(&config, &[]);
         Node { root, network }
     }
 

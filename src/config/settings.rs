@@ -159,6 +159,7 @@ pub(super) struct PodNetwork {
     pub(super) masquerade_exclude_cidrs: Vec<String>,
     pub(super) cni_bin_dir: String,
     pub(super) cni_conf_dir: String,
+    pub(super) state_dir: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -337,6 +338,7 @@ impl Default for PodNetwork {
             masquerade_exclude_cidrs: Vec::new(),
             cni_bin_dir: "/opt/cni/bin".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
+            state_dir: portcullis_podnet::STATE_DIR.into(),
         }
     }
 }

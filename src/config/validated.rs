@@ -243,6 +243,8 @@ pub struct PodNetwork {
     pub cni_bin_dir: PathBuf,
     /// Folder of the CNI configuration, as this process sees it.
     pub cni_conf_dir: PathBuf,
+    /// Folder of the plugin's records of pods, at the same path for this process and the container runtime.
+    pub state_dir: PathBuf,
 }
 
 /// Log format.

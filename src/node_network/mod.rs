@@ -15,13 +15,13 @@ use ipnet::IpNet;
 use portcullis_modes::forward_accept::ForwardAccept;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::ChangeCounts;
+use portcullis_podnet::PodNetworkPlan;
 use portcullis_podnet::addresses::AddressStore;
 use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding, loosen_rp_filter};
 use portcullis_podnet::host_ports::{
     HostPortError, HostPortRecords, HostPortRestore, HostPorts, PodHostPorts,
 };
 use portcullis_podnet::installation::{ConfigurationList, Installation};
-use portcullis_podnet::{PodNetworkPlan, STATE_DIR};
 
 use crate::config;
 pub use node_setup::{NodeSetupError, set_up_node};
@@ -54,13 +54,6 @@ impl NodeNetwork {
             egress: None,
             forward: ForwardAccept::default(),
         }
-    }
-
-    /// Sets another folder of the plugin's records, for tests.
-    #[must_use]
-    pub fn with_state_dir(mut self, state_dir: PathBuf) -> Self {
-        self.installation.state_dir = state_dir;
-        self
     }
 
     /// Programs the node for a plan whose routes are in place, and makes the node ready for pods. `is_full` compares the egress rules with
@@ -216,7 +209,7 @@ fn installation(config: &config::PodNetwork) -> Installation {
     Installation {
         bin_dir: config.cni_bin_dir.clone(),
         conf_dir: config.cni_conf_dir.clone(),
-        state_dir: STATE_DIR.into(),
+        state_dir: config.state_dir.clone(),
     }
 }
 

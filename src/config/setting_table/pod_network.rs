@@ -57,4 +57,11 @@ pub(in crate::config) const POD_NETWORK: &[Setting] = &[
             "Folder of the CNI configuration, which is written when the node's pod network is ready",
         )
         .with_type_name("path"),
+    Setting::new(|s| FieldRef::Text(&mut s.pod_network.state_dir))
+        .toml("pod-network.state-dir")
+        .override_flag(
+            "pod-network-state-dir",
+            "Folder of the CNI plugin's records of pods, on a tmpfs; the container runtime must see it at the same path",
+        )
+        .with_type_name("path"),
 ];

@@ -43,6 +43,7 @@ impl Validator<'_> {
                 .cidrs("pod-network.masquerade-exclude-cidrs", &given.masquerade_exclude_cidrs),
             cni_bin_dir: self.folder("pod-network.cni-bin-dir", &given.cni_bin_dir),
             cni_conf_dir: self.folder("pod-network.cni-conf-dir", &given.cni_conf_dir),
+            state_dir: self.folder("pod-network.state-dir", &given.state_dir),
         };
         mode.map(|_| network)
     }
