@@ -21,7 +21,8 @@ mod selector;
 mod tests;
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
 use std::net::IpAddr;
 
 use portcullis_cluster::service::Service;
@@ -57,47 +58,73 @@ const MAX_POD_VISITS: usize = 200_000;
 /// # Errors
 /// The query names a Service or a namespace that does not exist.
 pub fn report(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<ServiceReport, NotFound> {
-    let mut matching: Vec<Row<'_>> = rows(input, query);
-    if matching.is_empty() {
+    let Some(Selection { total, before, first }) = Selection::new(input, query) else {
         lookup::check(input, query)?;
-    }
-    if query.problems {
-        matching.retain(|row| row.has_problem(input));
-    }
-    let total = matching.len();
-    matching.retain(|row| query.is_after(row.name()));
-    let offset = (total - matching.len()).saturating_add(query.offset).min(total);
-    let page = page(&mut matching, query.offset, query.limit());
+        return Ok(page_of(input, 0, 0, Vec::new(), None));
+    };
+    let offset = before.saturating_add(query.offset).min(total);
+    let page = first.get(query.offset..).unwrap_or_default();
     let items = Page { input, pod_visits: Cell::new(0) }.items(page, query.endpoints);
     let next = page[..items.len()].last().filter(|_| offset + items.len() < total);
-    Ok(ServiceReport {
+    let next = next.map(|row| row.name().to_string());
+    Ok(page_of(input, total, offset, items, next))
+}
+
+fn page_of(
+    input: &ReportInput<'_>,
+    total: usize,
+    offset: usize,
+    items: Vec<ServiceItem>,
+    next: Option<String>,
+) -> ServiceReport {
+    ServiceReport {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
         node: input.desired.node().to_string(),
         mode: input.mode.name().to_owned(),
         total,
         offset,
-        next: next.map(|row| row.name().to_string()),
+        next,
         items,
         notes: notes(input),
-    })
+    }
 }
 
-/// Returns a page of rows in order of their names. The rows of other pages are not sorted.
-fn page<'r, 'a>(rows: &'r mut [Row<'a>], offset: usize, limit: usize) -> &'r [Row<'a>] {
-    let (start, end) = (offset.min(rows.len()), offset.saturating_add(limit).min(rows.len()));
-    if start == end {
-        return &[];
+/// The Services that match a query, up to the end of the page.
+struct Selection<'a> {
+    /// The number of all.
+    total: usize,
+    /// The number of those that are not after [`ServiceQuery::after`].
+    before: usize,
+    /// The first ones after it, in order of their names: those that the query omits, and the page.
+    first: Vec<Row<'a>>,
+}
+
+impl<'a> Selection<'a> {
+    /// Selects the Services. Those of later pages are neither kept nor sorted. Returns `None` if the query names none, whether they
+    /// have problems or not.
+    fn new(input: &ReportInput<'a>, query: &ServiceQuery) -> Option<Self> {
+        let wanted = query.offset.saturating_add(query.limit());
+        let (mut is_any, mut total, mut before) = (false, 0, 0);
+        let mut first: BinaryHeap<Row<'a>> = BinaryHeap::new();
+        for row in rows(input, query) {
+            is_any = true;
+            if query.problems && !row.has_problem(input) {
+                continue;
+            }
+            total += 1;
+            if !query.is_after(row.name()) {
+                before += 1;
+            } else if first.len() < wanted {
+                first.push(row);
+            } else if let Some(mut last) = first.peek_mut()
+                && row < *last
+            {
+                *last = row;
+            }
+        }
+        is_any.then(|| Selection { total, before, first: first.into_sorted_vec() })
     }
-    if end < rows.len() {
-        rows.select_nth_unstable_by_key(end, Row::name);
-    }
-    if start > 0 {
-        rows[..end].select_nth_unstable_by_key(start, Row::name);
-    }
-    let page = &mut rows[start..end];
-    page.sort_unstable_by_key(Row::name);
-    page
 }
 
 /// A Service that matches a query.
@@ -124,13 +151,33 @@ impl<'a> Row<'a> {
     }
 }
 
-fn rows<'a>(input: &ReportInput<'a>, query: &ServiceQuery) -> Vec<Row<'a>> {
+impl Ord for Row<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(other.name())
+    }
+}
+
+impl PartialOrd for Row<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Row<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Row<'_> {}
+
+fn rows<'a>(input: &ReportInput<'a>, query: &ServiceQuery) -> impl Iterator<Item = Row<'a>> {
     let index = input.index;
     let readable = index.services().filter(|service| query.matches(&service.key, Some(service)));
     let is_named = |key: &&ObjectKey| **key != ObjectKey::unnamed(Kind::Service);
     let unreadable = index.unreadable().iter().filter(|key| key.kind == Kind::Service).filter(is_named);
     let unreadable = unreadable.map(|key| &key.name).filter(|name| query.matches(name, None));
-    readable.map(Row::Readable).chain(unreadable.map(Row::Unreadable)).collect()
+    readable.map(Row::Readable).chain(unreadable.map(Row::Unreadable))
 }
 
 /// The Services of a page.
