@@ -1,6 +1,6 @@
 //! The pages of a report of the running daemon.
 //!
-//! The daemon computes a page while the one before is decoded, so that a list of all Services takes half the time.
+//! The daemon computes a page while the one before is decoded.
 
 use std::sync::mpsc;
 use std::thread;
