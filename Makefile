@@ -86,11 +86,12 @@ memcheck: ## Run the tests of code with system calls under valgrind, which check
 
 bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, packet rates, and the local API (root)
 	$(call as_root,creates network namespaces and writes rules in them)
-	$(call install,$(BENCH))
+	$(call install,$(BENCH) $(POD_NETWORK) nft:nftables)
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
 	$(CARGO) bench --locked --bench observe
 	$(CARGO) bench --locked --bench local_api
+	$(CARGO) bench --locked --package portcullis-podnet --bench pod_network
 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))

@@ -1,6 +1,6 @@
 //! Benchmark of the CNI plugin and of the wirings, each compared with a baseline in the same run.
 //!
-//! `make bench` runs it, as root. `--plugin PATH` names the plugin, `--rounds N` the number of rounds (results are medians), and
+//! `make bench` runs it, as root. `--plugin PATH` names the plugin, else it is the binary of the same build; `--rounds N` the number of rounds (results are medians), and
 //! `--parts lifecycle,concurrent,traffic` what is measured.
 //!
 //! The baseline of `ADD` and `DEL` is this program, which makes the same links, addresses, routes and neighbours by netlink and
@@ -29,7 +29,7 @@ fn main() {
     }
     let value = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
     let arguments = Arguments {
-        plugin: value("--plugin").cloned().unwrap_or_else(|| "target/release/portcullis".to_owned()),
+        plugin: value("--plugin").cloned().unwrap_or_else(built_plugin),
         rounds: value("--rounds").map_or(30, |rounds| rounds.parse().expect("--rounds is a number")),
         parts: value("--parts")
             .map_or("lifecycle,concurrent,traffic", String::as_str)
@@ -47,6 +47,13 @@ fn main() {
     if has("traffic") {
         traffic::measure(&arguments.plugin, arguments.rounds.min(10));
     }
+}
+
+/// Returns the binary of the same build: it lies two folders above the benchmark.
+fn built_plugin() -> String {
+    let program = env::current_exe().expect("Linux knows it");
+    let folder = program.ancestors().nth(2).expect("it is in target/release/deps");
+    folder.join("portcullis").display().to_string()
 }
 
 /// Prints the times of `ADD` and `DEL` of a pod with both families.
