@@ -76,3 +76,27 @@ fn tuning_and_portmap_follow_in_the_chain() {
         node.assert_empty(wiring);
     }
 }
+
+#[test]
+fn bandwidth_finds_the_nodes_interface() {
+    for wiring in WIRINGS {
+        let node = Node::new(wiring);
+        let pod = Namespace::new();
+        let version = json!({ "cniVersion": VERSION });
+        let ours = node.plugin_with("ADD", &pod.path(), &pod.name, &version).result();
+        let limits = json!({
+            "ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000,
+            "prevResult": ours,
+        });
+        reference(&node, "bandwidth", "ADD", &pod, &limits).result();
+        let shown = node.host.run("tc qdisc show");
+        assert!(shown.contains(&format!("tbf 1: dev {} root", host_link(&ours))), "{wiring}: {shown}");
+        assert!(reference(&node, "bandwidth", "CHECK", &pod, &limits).succeeded);
+        let check = json!({ "cniVersion": VERSION, "prevResult": ours });
+        assert!(node.plugin_with("CHECK", &pod.path(), &pod.name, &check).succeeded);
+        node.host.assert_ping(&addresses(&ours)["4"], wiring);
+        assert!(reference(&node, "bandwidth", "DEL", &pod, &limits).succeeded);
+        assert!(node.plugin_with("DEL", &pod.path(), &pod.name, &check).succeeded);
+        node.assert_empty(wiring);
+    }
+}
