@@ -58,18 +58,28 @@ impl ForwardingTable {
         Ok((forwarding, duplicates))
     }
 
-    /// Compares the kernel with the wanted objects, and writes the difference. Returns the changes that were made.
+    /// Compares the kernel with the wanted objects, and writes the difference. Returns the changes that were made. `expected`: the changes since
+    /// everything was last written; `None` if it is not known what the kernel has. A route that was written and that another program has
+    /// replaced by its own is put back; otherwise a route of another program stays, and ours is rejected.
     ///
     /// # Errors
     /// [`Error::Interrupted`], [`Error::Overrun`] or [`Error::Io`]; single rejections are in [`ForwardingTable::rejected`].
-    pub fn restore(&mut self, wanted: &Forwarding, vteps: [Option<u32>; 2]) -> Result<ForwardingChanges> {
+    pub fn restore(
+        &mut self,
+        wanted: &Forwarding,
+        vteps: [Option<u32>; 2],
+        expected: Option<&ForwardingChanges>,
+    ) -> Result<ForwardingChanges> {
         let (current, duplicates) = self.read(vteps)?;
         let mut batch = ForwardingBatch::new(ROUTE_PROTOCOL);
         duplicates.iter().for_each(|object| delete(&mut batch, object));
         self.rtnetlink.forward(&mut batch, |_, _| {})?;
-        self.rejected.clear();
         let changes = ForwardingChanges::between(&current, wanted);
-        self.write(&changes)?;
+        let rejected = std::mem::take(&mut self.rejected);
+        let was_written = |key: &ForwardingKey| {
+            expected.is_some_and(|expected| !rejected.contains_key(key) && !expected.adds(key))
+        };
+        self.write_changes(&changes, was_written)?;
         Ok(changes)
     }
 
@@ -78,6 +88,15 @@ impl ForwardingTable {
     /// # Errors
     /// [`Error::Overrun`] or [`Error::Io`]: it is then unknown what was written, and everything has to be restored.
     pub fn write(&mut self, changes: &ForwardingChanges) -> Result<()> {
+        self.write_changes(changes, |_| false)
+    }
+
+    /// As [`ForwardingTable::write`]. `was_written` returns true for objects that were written and that the kernel may have in another form.
+    fn write_changes(
+        &mut self,
+        changes: &ForwardingChanges,
+        was_written: impl Fn(&ForwardingKey) -> bool,
+    ) -> Result<()> {
         let mut batch = ForwardingBatch::new(ROUTE_PROTOCOL);
         let mut keys = Vec::with_capacity(changes.len());
         for (key, change) in changes.in_order() {
@@ -87,7 +106,7 @@ impl ForwardingTable {
             match (before, change.after) {
                 (Some(before), None) => delete(&mut batch, &before),
                 (None, None) => continue,
-                (before, Some(after)) => set(&mut batch, before.is_some(), &after),
+                (before, Some(after)) => set(&mut batch, before.is_some() || was_written(key), &after),
             }
             keys.push(*key);
         }

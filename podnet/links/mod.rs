@@ -4,10 +4,12 @@
 //! whatever is on our own links.
 
 mod forwarding_table;
+mod pod_routes;
 mod uplinks;
 mod vtep_links;
 
 pub use forwarding_table::{ForwardingTable, Rejected};
+pub use pod_routes::restore_pod_routes;
 pub use uplinks::{OwnLinks, pod_mtu};
 pub use vtep_links::{VTEP_LINKS, VtepLink, VtepLinks, VtepRepairs};
 

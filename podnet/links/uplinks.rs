@@ -64,9 +64,20 @@ impl OwnLinks {
         Ok(OwnLinks { uplinks, on_link, gateways })
     }
 
-    /// Returns the uplinks, each once.
-    pub fn distinct_uplinks(&self) -> Vec<Uplink> {
-        self.uplinks.iter().flatten().cloned().collect()
+    /// Keeps the last known uplink of families (`missing`) of which none was found, and the blocks of addresses on it.
+    pub fn keep_missing(&mut self, last: &OwnLinks, missing: [bool; 2]) {
+        for (family, (uplink, (before, missing))) in
+            Family::BOTH.into_iter().zip(self.uplinks.iter_mut().zip(last.uplinks.iter().zip(missing)))
+        {
+            if missing && let Some(before) = before {
+                let is_on_it =
+                    |(net, link): &&(IpNet, u32)| *link == before.index && Family::from_net(net) == family;
+                self.on_link.extend(last.on_link.iter().filter(is_on_it));
+                *uplink = Some(before.clone());
+            }
+        }
+        self.on_link.sort_unstable();
+        self.on_link.dedup();
     }
 }
 

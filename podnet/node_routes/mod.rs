@@ -116,6 +116,16 @@ impl NodeRoutes {
         self.nodes.is_empty()
     }
 
+    /// Returns true if the node is known.
+    pub fn contains(&self, node: &Name) -> bool {
+        self.nodes.contains_key(node)
+    }
+
+    /// Returns the node for which an object is wanted.
+    pub fn node_of(&self, key: &ForwardingKey) -> Option<&Name> {
+        self.nodes.iter().find(|(_, member)| member.keys.contains(key)).map(|(name, _)| name)
+    }
+
     /// Returns the families over which the overlay reaches the other nodes, IPv4 first.
     pub fn underlays(&self) -> [bool; 2] {
         let Some(own) = self.nodes.get(&self.own.node) else { return [false; 2] };

@@ -1,6 +1,7 @@
 //! What the kernel needs to forward packets to other nodes, and the difference of two states.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -27,6 +28,16 @@ pub enum ForwardingKey {
     Neighbour(u32, IpAddr),
     /// Destinations and metric.
     Route(IpNet, u32),
+}
+
+impl fmt::Display for ForwardingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ForwardingKey::Fdb(_, mac) => write!(f, "FDB entry for {mac}"),
+            ForwardingKey::Neighbour(_, address) => write!(f, "neighbour {address}"),
+            ForwardingKey::Route(destination, _) => write!(f, "route to {destination}"),
+        }
+    }
 }
 
 impl ForwardingObject {
@@ -101,6 +112,11 @@ impl ForwardingChanges {
                 self.0.insert(key, ForwardingChange { before, after });
             }
         }
+    }
+
+    /// Returns true if the object with this key is added: it was not there before.
+    pub fn adds(&self, key: &ForwardingKey) -> bool {
+        self.0.get(key).is_some_and(|change| change.before.is_none())
     }
 
     /// Returns true if there are no changes.

@@ -8,8 +8,9 @@ use std::thread;
 use portcullis_cluster::node::Node;
 use portcullis_cluster::{Kind, Name, Object};
 use portcullis_netlink::route::Rtnetlink;
-use portcullis_podnet::links::{ForwardingTable, OwnLinks, VtepLinks, pod_mtu, remove};
-use portcullis_podnet::node_routes::{NodeRoutes, OwnNetwork, vtep_mac};
+use portcullis_podnet::addresses::{Attachment, AttachmentKey};
+use portcullis_podnet::links::{ForwardingTable, OwnLinks, VtepLinks, pod_mtu, remove, restore_pod_routes};
+use portcullis_podnet::node_routes::{ForwardingChanges, NodeRoutes, OwnNetwork, vtep_mac};
 use portcullis_podnet::{PodNetworkMode, Vxlan};
 
 /// Runs `test` in a network namespace of its own, with `eth0` on which this node is.
@@ -67,12 +68,15 @@ struct Node1 {
     routes: NodeRoutes,
     table: ForwardingTable,
     vteps: [Option<u32>; 2],
+    /// It has synced.
+    is_known: bool,
 }
 
 impl Node1 {
     fn new(mode: PodNetworkMode) -> Self {
         let routes = NodeRoutes::new(OwnNetwork::new(Name::new("own"), mode));
-        let mut node = Node1 { routes, table: ForwardingTable::open().unwrap(), vteps: [None; 2] };
+        let mut node =
+            Node1 { routes, table: ForwardingTable::open().unwrap(), vteps: [None; 2], is_known: false };
         let nodes = nodes();
         node.routes.update(nodes.iter().map(|node| (node.name.clone(), Some(node))));
         node
@@ -89,7 +93,10 @@ impl Node1 {
         let (vteps, repairs) = links.ensure(rtnetlink).unwrap();
         self.vteps = vteps;
         self.routes.set_own(OwnNetwork { on_link: own.on_link, vteps, ..self.routes.own().clone() });
-        let changes = self.table.restore(self.routes.wanted(), vteps).unwrap();
+        // As if nothing had changed since the last sync.
+        let expected = self.is_known.then(ForwardingChanges::default);
+        self.is_known = true;
+        let changes = self.table.restore(self.routes.wanted(), vteps, expected.as_ref()).unwrap();
         (repairs.total(), changes.len())
     }
 }
@@ -163,6 +170,8 @@ fn vxlan_link_and_its_tables_are_programmed_and_restored() {
             (vec![format!("bridge fdb replace {far} dev pc-vxlan dst 192.168.9.4")], false, 1),
             (vec!["bridge fdb append 00:00:00:00:00:00 dev pc-vxlan dst 192.168.9.9".into()], false, 1),
             (vec!["ip route add 10.250.0.0/16 via 192.168.0.9 proto 80".into()], false, 1),
+            (vec!["ip route replace 10.244.3.0/24 via 192.168.0.9".into()], false, 1),
+            (vec!["ip -6 route replace fd00:244:3::/64 via fd00:192::9 metric 1024".into()], false, 1),
             (
                 vec!["ip link set dev pc-vxlan alias other".into(), "ip link set pc-vxlan down".into()],
                 true,
@@ -285,5 +294,41 @@ fn uplink_is_the_link_with_the_internal_ip_or_of_the_default_route() {
         assert_eq!(pod_mtu(&own.uplinks, true), Some(1430), "the overlay uses IPv6");
         ip("link set eth0 mtu 9000");
         assert_eq!(pod_mtu(&read("192.168.0.1", "").uplinks, true), Some(8950));
+    });
+}
+
+#[test]
+fn routes_to_pods_of_this_node_are_restored() {
+    inside(|| {
+        for (host, peer) in [("pc1", "pod1"), ("pc2", "pod2"), ("pc3", "pod3")] {
+            ip(&format!("link add {host} type veth peer name {peer}"));
+            ip(&format!("link set {host} up"));
+        }
+        ip("link add cni0 type bridge");
+        ip("link set pc2 master cni0");
+        ip("link set pc3 down");
+        let attachment = |number: u8, host: &str| Attachment {
+            key: AttachmentKey::new(format!("container-{number}"), "eth0").unwrap(),
+            netns: "/run/netns/pod".into(),
+            netns_inode: 0,
+            host_interface: host.to_owned(),
+            addresses: vec![
+                format!("10.244.1.{number}/24").parse().unwrap(),
+                format!("fd00:244:1::{number}/64").parse().unwrap(),
+            ],
+            host_ports: Vec::new(),
+            created: 0,
+        };
+        // A port of a bridge, a link that is down, and a pod that is gone have no routes.
+        let attachments =
+            ["pc1", "pc2", "pc3", "pc4"].into_iter().zip(5..).map(|(host, n)| attachment(n, host));
+        let attachments: Vec<Attachment> = attachments.collect();
+        let mut rtnetlink = Rtnetlink::open().unwrap();
+        assert_eq!(restore_pod_routes(&mut rtnetlink, &attachments).unwrap(), 2);
+        assert!(ip("route show proto 80").starts_with("10.244.1.5 dev pc1 scope link"));
+        assert!(ip("-6 route show proto 80").starts_with("fd00:244:1::5 dev pc1 metric 1024"));
+        assert_eq!(restore_pod_routes(&mut rtnetlink, &attachments).unwrap(), 0);
+        ip("route flush proto 80");
+        assert_eq!(restore_pod_routes(&mut rtnetlink, &attachments).unwrap(), 1);
     });
 }

@@ -18,6 +18,8 @@ pub(crate) enum Measurements {
     Services(ServiceMeasurements),
     /// Of a sync of policies.
     Policies(PolicyMeasurements),
+    /// Of a sync of the pod network.
+    PodNetwork(PodNetworkMeasurements),
 }
 
 /// Measurements of a sync of Services.
@@ -69,4 +71,17 @@ pub(crate) struct PolicyMeasurements {
     pub(crate) terminated: usize,
     /// The labels of the table's drop counters.
     pub(crate) drop_labels: DropCounterLabels,
+}
+
+/// Measurements of a sync of the pod network.
+#[derive(Debug)]
+pub(crate) struct PodNetworkMeasurements {
+    /// The number of nodes.
+    pub(crate) nodes: usize,
+    /// The numbers of nodes whose pods cannot be reached, by reason.
+    pub(crate) problems: Vec<(&'static str, usize)>,
+    /// The number of nodes of which the kernel rejects an object.
+    pub(crate) rejected: usize,
+    /// The pod network of this node is ready.
+    pub(crate) is_ready: bool,
 }

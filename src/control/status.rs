@@ -28,6 +28,8 @@ pub(crate) struct Status {
     pub(crate) is_held_back: bool,
     /// The consequence for the rules if they are incomplete, as objects could not be read even once.
     pub(crate) incomplete: Option<&'static str>,
+    /// Problems of objects that fail no health check.
+    pub(crate) problems: Vec<String>,
     /// Whether another process keeps changing the rules, and what follows from that.
     pub(crate) contention: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Status {
             long_sync: None,
             is_held_back: false,
             incomplete: None,
+            problems: Vec::new(),
             contention: None,
         }
     }

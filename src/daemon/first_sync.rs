@@ -34,6 +34,10 @@ impl FirstSync {
         FirstSync::new(policies_are_enforced)
     }
 
+    pub(super) fn for_pod_network() -> Self {
+        FirstSync::new(pods_are_routed)
+    }
+
     fn new(has_rules: fn() -> bool) -> Self {
         FirstSync { has_rules, rules_found: None, phase: Phase::Ready }
     }
@@ -69,6 +73,11 @@ fn services_are_served() -> bool {
 /// Returns true if the kernel has the policy table, or if the table cannot be read.
 fn policies_are_enforced() -> bool {
     !matches!(policy_table::read(TableFamily::Inet), Ok(None) | Err(EnforceError::NoTables))
+}
+
+/// Returns true if the kernel has routes to pods of other nodes, or if they cannot be read.
+fn pods_are_routed() -> bool {
+    !matches!(portcullis_podnet::links::remove(true), Ok(found) if found.is_empty())
 }
 
 #[cfg(test)]

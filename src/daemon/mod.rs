@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! source ─► Index ─┬─► ServiceController ─► ServiceWorker (on a thread): mode, stale flows
-//!                  └─► PolicyController ──► PolicyWorker (on a thread): NetworkPolicy table
+//!                  ├─► PolicyController ──► PolicyWorker (on a thread): NetworkPolicy table
+//!                  └─► PodNetworkController ► PodNetworkWorker (on a thread): links, routes, egress rules
 //!                           │
 //!                           └─ Status ─► Telemetry: health, metrics, Events
 //! ```
@@ -16,6 +17,7 @@ mod kernel_progress;
 pub(crate) mod mode_setup;
 mod node_addresses;
 mod node_setup;
+mod pod_network;
 mod policies;
 mod restores;
 mod service_manager;
@@ -43,7 +45,7 @@ use crate::observe::local_api::DaemonFacts;
 use crate::observe::telemetry::{self, Telemetry};
 use crate::observe::traffic_events::DropLogRequests;
 use crate::policy_lock::PolicyLock;
-use crate::source::{self, EventReporter, EventType, START, Source, UnreadableObjects};
+use crate::source::{self, EventRecorder, EventReporter, EventType, START, Source, UnreadableObjects};
 use crate::termination::Termination;
 use crate::{node_network, proxy_modes, truncated_list};
 pub use config_watch::ConfigFile;
@@ -52,6 +54,7 @@ use kernel_progress::{ReportProgress, with_progress};
 use mode_setup::Prerequisites;
 use node_addresses::NodeAddresses;
 use node_setup::KernelSettings;
+use pod_network::PodNetworkController;
 use policies::PolicyController;
 use service_manager::ServiceManager;
 use services::{HealthChecks, MachineFacts, ServiceController, ServiceHandles, ServiceWorker};
@@ -99,9 +102,6 @@ pub async fn run(
         }
         tracing::info!("the node is set up; exiting (--init-only)");
         return Ok(());
-    }
-    if config.pod_network.is_some() {
-        return Err(DaemonError::PodNetwork("this build has no controller for it".to_owned()));
     }
     if let (true, config::Source::Manifests(path)) = (options.once, &config.source) {
         // Without `--once`, the daemon waits until the path exists.
@@ -168,6 +168,7 @@ pub async fn run(
         progress: &progress,
     };
     let services = setup.services(prerequisites, &kernel, traffic, source_range_log, &telemetry)?;
+    let pod_network = setup.pod_network(recorder.clone())?;
     let starting =
         format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), config.mode.name());
     recorder.node_event(EventType::Normal, ["Starting", START], &starting);
@@ -207,6 +208,9 @@ pub async fn run(
     event_loop.queries = Some(receiver);
     event_loop.once = options.once;
     event_loop.add(Box::new(services));
+    if let Some(pod_network) = pod_network {
+        event_loop.add(Box::new(pod_network));
+    }
     if let Some(policies) = policies {
         event_loop.add(Box::new(policies));
     }
@@ -302,6 +306,14 @@ impl Setup<'_> {
         ))
     }
 
+    /// Creates the controller of the pod network, if it is on.
+    fn pod_network(&self, recorder: EventRecorder) -> Result<Option<PodNetworkController>, DaemonError> {
+        let is_on = self.config.pod_network.is_some();
+        let controller =
+            is_on.then(|| PodNetworkController::new(self.config, self.name.clone(), recorder, self.wake));
+        controller.transpose().map_err(DaemonError::PodNetwork)
+    }
+
     /// Starts the tasks that stop the loop.
     fn stop_signals(
         &self,
@@ -332,7 +344,8 @@ impl Setup<'_> {
 /// Returns the declarations of the controllers of a configuration, for a node that serves these families.
 pub(crate) fn declarations(config: &Config, node: &Name, families: &[Family]) -> Vec<Declaration> {
     let policies = config.network_policy.as_ref().map(|_| policies::declaration());
-    [services::declaration(config, node, families)].into_iter().chain(policies).collect()
+    let pod_network = config.pod_network.as_ref().map(|_| pod_network::declaration());
+    [services::declaration(config, node, families)].into_iter().chain(policies).chain(pod_network).collect()
 }
 
 /// Returns a function that records a step of the sync of Services.

@@ -17,6 +17,17 @@ pub(super) fn spawn(
     follow: fn(&Notifier<()>) -> Result<()>,
     wake: &Wake,
 ) -> Mailbox<()> {
+    spawn_with(name, consequence, follow, (), wake)
+}
+
+/// As [`spawn`], for notifications that differ: `lost` is the one after a failure.
+pub(super) fn spawn_with<T: Clone + Send + 'static>(
+    name: &str,
+    consequence: &'static str,
+    follow: impl Fn(&Notifier<T>) -> Result<()> + Send + 'static,
+    lost: T,
+    wake: &Wake,
+) -> Mailbox<T> {
     let (notifier, mailbox) = Mailbox::new(wake);
     let listen = move || {
         let mut wait = RETRY[0];
@@ -24,7 +35,7 @@ pub(super) fn spawn(
             tracing::warn!(%error, "{consequence}; subscribing again in {} s", wait.as_secs());
             std::thread::sleep(wait);
             wait = (wait * 2).min(RETRY[1]);
-            if !notifier.notify(()) {
+            if !notifier.notify(lost.clone()) {
                 return;
             }
         }

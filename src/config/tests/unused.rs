@@ -134,6 +134,7 @@ fn every_field_of_the_configuration_is_read() {
     let configurations = [
         config(&["--network-policy", "--network-policy-log-group=1", "--nodeport-addresses=10.0.0.0/8"]),
         config(&["--cluster-cidr=10.0.0.0/8,fd00::/8", "--mode=nftables"]),
+        config(&["--pod-network=vxlan"]),
     ];
     let names: BTreeSet<String> = configurations.iter().flat_map(field_names).collect();
     assert!(names.len() > 30, "{names:?}");

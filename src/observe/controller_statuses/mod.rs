@@ -18,8 +18,8 @@ use super::policy_drops::PolicyDrops;
 use super::reported_statuses::ReportedStatuses;
 use super::unreadable_reporter::UnreadableReporter;
 use crate::control::{
-    ControllerName, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements, RulesResult,
-    ServiceMeasurements, Status,
+    ControllerName, FinishedSync, IsolatedObject, Measurements, PodNetworkMeasurements, PolicyMeasurements,
+    RulesResult, ServiceMeasurements, Status,
 };
 use crate::moment::Moment;
 use crate::source::{EventRecorder, SourceHealth};
@@ -102,7 +102,8 @@ impl ControllerStatuses {
             let mut seen = self.seen.remove(&status.name).unwrap_or_default();
             self.observe_one(status, &mut seen);
             let incomplete = self.unreadable.report_incomplete(status);
-            let problems = incomplete.into_iter().chain(seen.isolation.clone());
+            let others = status.problems.iter().cloned().map(HealthProblem::warning);
+            let problems = incomplete.into_iter().chain(seen.isolation.clone()).chain(others);
             self.health.set_problems(status.name.objects, problems.collect());
             self.seen.insert(status.name, seen);
         }
@@ -131,6 +132,7 @@ impl ControllerStatuses {
             Measurements::None => {}
             Measurements::Services(measurements) => self.report_services(sync, measurements),
             Measurements::Policies(measurements) => self.report_policies(sync, measurements),
+            Measurements::PodNetwork(measurements) => self.report_pod_network(sync, measurements),
         }
         for notice in &sync.notices {
             let names = [notice.reason, name.event_action];
@@ -224,6 +226,18 @@ impl ControllerStatuses {
         for (family, ports) in &measurements.without_local_endpoints {
             self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::Internal, ports.internal);
             self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::External, ports.external);
+        }
+    }
+
+    fn report_pod_network(&self, sync: &FinishedSync, measurements: &PodNetworkMeasurements) {
+        self.metrics.set_pod_network_nodes(measurements.nodes, &measurements.problems, measurements.rejected);
+        self.metrics.set_pod_network_ready(measurements.is_ready);
+        for result in &sync.results {
+            self.metrics.pod_network_restored(result.restored);
+            match result.error {
+                None => self.metrics.pod_network_synced(result.is_full, result.duration, SystemTime::now()),
+                Some(_) => self.metrics.pod_network_failed(),
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod connections;
 mod controllers;
 mod counter_func;
 mod kube_proxy;
+mod pod_network;
 mod policies;
 mod portcullis;
 mod process;

@@ -12,6 +12,7 @@ use prometheus::{CounterVec, Gauge, GaugeVec};
 use super::connections::AllConnectionMetrics;
 use super::controllers::ControllerMetrics;
 use super::counter_func::{CounterFunc, describe, family};
+use super::pod_network::PodNetworkMetrics;
 use super::policies::PolicyMetrics;
 use super::register::Registrar;
 use super::traffic_events::TrafficEventMetrics;
@@ -28,6 +29,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) configuration_unusable: Gauge,
     pub(super) credentials_unusable: Gauge,
     pub(super) controllers: ControllerMetrics,
+    pub(super) pod_network: PodNetworkMetrics,
     pub(super) policies: PolicyMetrics,
     pub(super) source: SourceStatus,
     pub(super) log_lines_dropped: CounterFunc,
@@ -114,6 +116,7 @@ impl PortcullisMetrics {
                  rejected what it returned; the daemon keeps the last credentials until they expire",
             ),
             controllers: ControllerMetrics::register(to),
+            pod_network: PodNetworkMetrics::register(to),
             policies: PolicyMetrics::register(to),
             source: SourceStatus::new(),
             log_lines_dropped: CounterFunc::new(

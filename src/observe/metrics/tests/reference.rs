@@ -151,6 +151,7 @@ fn every_metric_name_in_the_source_is_gathered() {
     let sources = [
         include_str!("../connections.rs"),
         include_str!("../kube_proxy.rs"),
+        include_str!("../pod_network.rs"),
         include_str!("../policies.rs"),
         include_str!("../controllers.rs"),
         include_str!("../portcullis.rs"),

@@ -1,0 +1,56 @@
+//! The result of a sync, as observers read it.
+
+use portcullis_cluster::{Kind, Name, NamespacedName, ObjectKey};
+use portcullis_modes::IsolationCause;
+
+use crate::control::{
+    FinishedSync, IsolatedObject, Measurements, ObjectNotice, PodNetworkMeasurements, RulesError, RulesResult,
+};
+
+use super::RULES;
+use super::worker::PodNetworkResult;
+
+/// Returns the finished sync. `objects`: the number of nodes.
+pub(super) fn sync(
+    result: PodNetworkResult,
+    (notices, omitted_notices): (Vec<ObjectNotice>, usize),
+    objects: usize,
+) -> FinishedSync {
+    let isolated: Vec<IsolatedObject> = result.rejected.iter().map(isolated).collect();
+    let texts = isolated.iter().map(|isolated| isolated.text.clone());
+    let unwritten = result.error.iter().map(|error| error.message.clone()).chain(texts).collect();
+    let measurements = PodNetworkMeasurements {
+        nodes: result.counts.nodes,
+        problems: result.problem_counts(),
+        rejected: result.rejected.len(),
+        is_ready: result.error.is_none(),
+    };
+    FinishedSync {
+        results: vec![RulesResult {
+            rules: RULES,
+            is_full: result.is_full,
+            duration: result.took,
+            restored: result.restored,
+            isolated,
+            error: result
+                .error
+                .map(|error| RulesError { message: error.message, may_restart_help: error.may_restart_help }),
+        }],
+        objects,
+        unwritten,
+        notices,
+        omitted_notices,
+        measurements: Measurements::PodNetwork(measurements),
+        ..FinishedSync::default()
+    }
+}
+
+/// Returns a node of which the kernel rejects an object, as an isolated object.
+fn isolated((node, error): (&Name, &String)) -> IsolatedObject {
+    IsolatedObject {
+        object: ObjectKey { kind: Kind::Node, name: NamespacedName::new("", node.as_str()) },
+        cause: IsolationCause::Rejected,
+        has_rules: None,
+        text: format!("no route to pods of node {node}: {error}"),
+    }
+}

@@ -1,0 +1,37 @@
+//! Addresses that no pod CIDR may contain, as far as the cluster's objects name them.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use portcullis_cluster::{Change, Index, Kind, NamespacedName};
+use portcullis_podnet::node_routes::Reserved;
+
+/// The Service of the API server.
+fn api_server() -> NamespacedName {
+    NamespacedName::new("default", "kubernetes")
+}
+
+/// Returns the Service CIDRs, and the addresses of the API server.
+pub(super) fn addresses(index: &Index) -> BTreeMap<IpNet, Reserved> {
+    let mut reserved = BTreeMap::new();
+    for cidr in index.service_cidrs().flat_map(|cidr| &cidr.cidrs) {
+        reserved.insert(cidr.trunc(), Reserved::ServiceCidr);
+    }
+    let endpoints = index.slices_of(&api_server()).iter().flat_map(|slice| &slice.endpoints);
+    let service =
+        index.service(&api_server()).into_iter().flat_map(|service| service.cluster_ips.iter().copied());
+    for address in endpoints.map(|endpoint| endpoint.address).chain(service) {
+        reserved.insert(IpNet::from(address), Reserved::ApiServer);
+    }
+    reserved
+}
+
+/// Returns true if a change may affect the result of [`addresses`].
+pub(super) fn is_relevant(change: &Change) -> bool {
+    match change.key.kind {
+        Kind::ServiceCidr => true,
+        Kind::Service => change.key.name == api_server(),
+        Kind::EndpointSlice => change.slice.as_ref().is_some_and(|slice| slice.service == api_server()),
+        _ => false,
+    }
+}

@@ -1,0 +1,105 @@
+//! Metrics of the pod network.
+
+use std::time::Duration;
+
+use portcullis_podnet::node_routes::NodeProblem;
+use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
+
+use super::Metrics;
+use super::register::Registrar;
+
+/// Buckets of sync durations: from 0.1 ms to 5 s.
+const BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0];
+
+/// Extents of syncs: everything, or changes only.
+const EXTENTS: [&str; 2] = ["full", "partial"];
+
+/// The reason of nodes of which the kernel rejects an object.
+const REJECTED: &str = "rejected";
+
+/// Metrics of the pod network.
+pub(super) struct PodNetworkMetrics {
+    sync: HistogramVec,
+    failures: Counter,
+    restores: Counter,
+    nodes: Gauge,
+    unreachable: GaugeVec,
+    ready: Gauge,
+    last_synced: Gauge,
+}
+
+impl PodNetworkMetrics {
+    pub(super) fn register(to: Registrar<'_>) -> Self {
+        let metrics = PodNetworkMetrics {
+            sync: to.histograms(
+                "portcullis_pod_network_sync_duration_seconds",
+                "Duration of syncs of the links and routes of the pod network",
+                &["extent"],
+                BUCKETS.to_vec(),
+            ),
+            failures: to.counter(
+                "portcullis_pod_network_sync_failures_total",
+                "Syncs after which the pod network of this node was not ready; its routes are kept",
+            ),
+            restores: to.counter(
+                "portcullis_pod_network_drift_repairs_total",
+                "Links, addresses, routes, neighbours and FDB entries of the pod network that were changed by another process and \
+                 restored",
+            ),
+            nodes: to.gauge("portcullis_pod_network_nodes", "Nodes of the pod network"),
+            unreachable: to.gauges(
+                "portcullis_pod_network_unreachable_nodes",
+                "Nodes to whose pods this node has no route, at least of one IP family, by reason",
+                &["reason"],
+            ),
+            ready: to.gauge(
+                "portcullis_pod_network_ready",
+                "1 if the pod network of this node is ready for pods; 0 also without --pod-network",
+            ),
+            last_synced: to.gauge(
+                "portcullis_pod_network_last_sync_timestamp_seconds",
+                "Unix time of the last successful sync of the pod network",
+            ),
+        };
+        // These exist from the start, so that the first sync is an increase.
+        EXTENTS.iter().for_each(|extent| drop(metrics.sync.with_label_values(&[extent])));
+        for reason in NodeProblem::REASONS.iter().chain([&REJECTED]) {
+            metrics.unreachable.with_label_values(&[*reason]).set(0.0);
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Records a successful sync of the pod network, full or of changes only.
+    pub fn pod_network_synced(&self, full: bool, took: Duration, at: std::time::SystemTime) {
+        let metrics = &self.0.portcullis.pod_network;
+        let extent = EXTENTS[usize::from(!full)];
+        metrics.sync.with_label_values(&[extent]).observe(took.as_secs_f64());
+        metrics.last_synced.set(super::unix_seconds(at));
+    }
+
+    /// Counts a sync after which the pod network is not ready.
+    pub fn pod_network_failed(&self) {
+        self.0.portcullis.pod_network.failures.inc();
+    }
+
+    /// Counts objects that another process changed and that were restored.
+    pub fn pod_network_restored(&self, objects: usize) {
+        self.0.portcullis.pod_network.restores.inc_by(objects as f64);
+    }
+
+    /// Sets the number of nodes, and of those to whose pods there is no route, by reason.
+    pub fn set_pod_network_nodes(&self, nodes: usize, unreachable: &[(&str, usize)], rejected: usize) {
+        let metrics = &self.0.portcullis.pod_network;
+        metrics.nodes.set(nodes as f64);
+        for (reason, nodes) in unreachable.iter().chain([&(REJECTED, rejected)]) {
+            metrics.unreachable.with_label_values(&[*reason]).set(*nodes as f64);
+        }
+    }
+
+    /// Sets whether the pod network of this node is ready.
+    pub fn set_pod_network_ready(&self, is_ready: bool) {
+        self.0.portcullis.pod_network.ready.set(f64::from(u8::from(is_ready)));
+    }
+}
