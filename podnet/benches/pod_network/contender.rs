@@ -129,7 +129,7 @@ impl Contender {
     fn reference_configuration(&self, kind: &str) -> String {
         json!({
             "cniVersion": "1.0.0", "name": "reference", "type": kind, "bridge": "cni0",
-            "isGateway": true, "isDefaultGateway": true, "hairpinMode": true, "ipMasq": false,
+            "isGateway": true, "hairpinMode": true, "ipMasq": false,
             "ipam": {
                 "type": "host-local", "dataDir": self.state.path(),
                 "ranges": [[{ "subnet": "10.244.0.0/16" }], [{ "subnet": "fd00:10:244::/64" }]],
