@@ -45,7 +45,6 @@ mod mode_changes;
 mod non_root;
 mod observe;
 mod options;
-mod probe;
 mod restart;
 mod same_port;
 mod scenarios;
