@@ -17,9 +17,12 @@ use super::pod_range::PodRange;
 use super::store::AddressStore;
 use super::{files, leaks};
 
+/// Returns whether an address is in use on this node.
+pub(super) type IsInUse<'a> = dyn Fn(IpAddr) -> Result<bool> + 'a;
+
 impl AddressStore {
     /// Chooses a free address of each range.
-    pub(super) fn choose(&self) -> Result<Vec<IpNet>> {
+    pub(super) fn choose(&self, is_in_use: &IsInUse<'_>) -> Result<Vec<IpNet>> {
         let networks = self.networks()?;
         let mut addresses = Vec::with_capacity(self.ranges.len());
         for range in &self.ranges {
@@ -27,7 +30,7 @@ impl AddressStore {
                 .ok()
                 .flatten()
                 .and_then(|content| String::from_utf8_lossy(&content).trim().parse().ok());
-            let address = self.next(*range, last, &networks)?;
+            let address = self.next(*range, last, &networks, is_in_use)?;
             addresses.push(
                 IpNet::new(address, range.network().prefix_len()).expect("the prefix length is of the range"),
             );
@@ -35,19 +38,25 @@ impl AddressStore {
         Ok(addresses)
     }
 
-    fn next(&self, range: PodRange, last: Option<IpAddr>, networks: &Networks) -> Result<IpAddr> {
-        let held = HeldAddresses { store: self, networks, containers: None };
+    fn next(
+        &self,
+        range: PodRange,
+        last: Option<IpAddr>,
+        networks: &Networks,
+        is_in_use: &IsInUse<'_>,
+    ) -> Result<IpAddr> {
+        let held = HeldAddresses { store: self, networks, containers: None, is_in_use };
         if let Some(address) = allocator::next(range, last, &held)? {
             return Ok(address);
         }
         // Rather than failing until the daemon runs, return what leaked.
         leaks::remove_leaked_locked(self)?;
         let containers = Containers::read();
-        let held = HeldAddresses { store: self, networks, containers: containers.as_ref() };
+        let held = HeldAddresses { store: self, networks, containers: containers.as_ref(), is_in_use };
         if let Some(address) = allocator::next(range, last, &held)? {
             return Ok(address);
         }
-        Err(Box::new(Exhaustion::examine(self, range, networks)?).into())
+        Err(Box::new(Exhaustion::examine(self, range, networks, is_in_use)?).into())
     }
 }
 
@@ -57,6 +66,7 @@ struct HeldAddresses<'a> {
     networks: &'a Networks,
     /// If set, addresses of containers that have ended are free.
     containers: Option<&'a Containers>,
+    is_in_use: &'a IsInUse<'a>,
 }
 
 impl HeldAddresses<'_> {
@@ -76,7 +86,7 @@ impl Reservations for HeldAddresses<'_> {
             Err(error) => return Err(Error::io("read", &path)(error)),
         }
         let other = self.networks.file(address).map_err(Error::io("read", &path))?;
-        Ok(other.is_some_and(|file| self.is_held_elsewhere(&file)))
+        Ok(other.is_some_and(|file| self.is_held_elsewhere(&file)) || (self.is_in_use)(address)?)
     }
 
     fn held(&self) -> Result<HashSet<IpAddr>> {

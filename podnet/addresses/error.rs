@@ -1,6 +1,7 @@
 //! Errors of the address store.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,6 +63,14 @@ pub enum Error {
     /// No address of a range is free.
     #[error(transparent)]
     Exhausted(#[from] Box<Exhaustion>),
+    /// The kernel does not tell whether an address is in use.
+    #[error("cannot determine whether {address} is in use: {source}")]
+    Lookup {
+        /// The address.
+        address: IpAddr,
+        /// The kernel's error.
+        source: portcullis_netlink::Error,
+    },
     /// The reservation was removed while the interface was being created, by `DEL` or `GC`.
     #[error("the addresses of {0} were returned while its interface was being created")]
     Returned(AttachmentKey),

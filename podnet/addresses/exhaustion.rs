@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::choice::IsInUse;
 use super::error::{Error, Result};
 use super::other_plugins::Networks;
 use super::pod_range::PodRange;
@@ -25,12 +26,19 @@ pub struct Exhaustion {
     /// Addresses whose reservation names no attachment.
     unreadable: usize,
     unreadable_file: Option<PathBuf>,
+    /// Addresses that are in use although no file says so.
+    in_use: usize,
     folder: PathBuf,
 }
 
 impl Exhaustion {
     /// Counts the holders of a range's addresses. The lock is held.
-    pub(super) fn examine(store: &AddressStore, range: PodRange, networks: &Networks) -> Result<Self> {
+    pub(super) fn examine(
+        store: &AddressStore,
+        range: PodRange,
+        networks: &Networks,
+        is_in_use: &IsInUse<'_>,
+    ) -> Result<Self> {
         let in_range = |addresses: &[ipnet::IpNet]| {
             addresses
                 .iter()
@@ -49,6 +57,7 @@ impl Exhaustion {
             elsewhere_folder: None,
             unreadable: 0,
             unreadable_file: None,
+            in_use: 0,
             folder: store.attachments_dir(),
         };
         let reservations = store.addresses();
@@ -70,6 +79,10 @@ impl Exhaustion {
                 }
             })
             .map_err(Error::io("read", &reservations))?;
+        // A full range has no more addresses than there are files and routes.
+        for address in range.after(None).filter(|address| !reserved.contains(address)) {
+            exhaustion.in_use += usize::from(is_in_use(address)?);
+        }
         Ok(exhaustion)
     }
 }
@@ -90,6 +103,13 @@ impl fmt::Display for Exhaustion {
         }
         if let Some(file) = &self.unreadable_file {
             write!(f, ", {unreadable} by files without attachment such as {}", file.display())?;
+        }
+        if self.in_use > 0 {
+            write!(
+                f,
+                ", {} by routes to single addresses (`ip route`), as other network plugins have",
+                self.in_use
+            )?;
         }
         write!(
             f,

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 
 use super::attachment::{Attachment, AttachmentKey, NewAttachment};
+use super::choice::IsInUse;
 use super::error::{Error, Result};
 use super::other_plugins::{Networks, OtherPlugins};
 use super::pod_range::PodRange;
@@ -90,6 +91,15 @@ impl AddressStore {
     /// # Errors
     /// No address is free, or the files cannot be written; then nothing is reserved.
     pub fn add(&self, new: &NewAttachment) -> Result<Reservation> {
+        self.add_unless(new, &|_| Ok(false))
+    }
+
+    /// As [`add`](Self::add), and does not allocate addresses for which a function returns true: those that are in use on this node
+    /// although no file says so, by pods of another network plugin, or since another program removed files of this store.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and those of the function.
+    pub fn add_unless(&self, new: &NewAttachment, is_in_use: &IsInUse<'_>) -> Result<Reservation> {
         if self.ranges.is_empty() {
             return Err(Error::NoRange);
         }
@@ -101,7 +111,7 @@ impl AddressStore {
         if let Some(reservation) = self.existing(new)? {
             return Ok(reservation);
         }
-        let addresses = self.choose()?;
+        let addresses = self.choose(is_in_use)?;
         let reservation = self.reserve(new, addresses);
         if reservation.is_err() {
             // If this fails too, the next operation does it.

@@ -1,5 +1,8 @@
 //! Pods of a node: their connections, many at the same time, and a plugin that is killed.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
+
 use crate::node::{Node, wait_until};
 use crate::plugin::{
     attachments, check_addresses, check_nothing_leaked, collect_garbage, configuration, kill_at_random,
@@ -104,6 +107,25 @@ fn killed_plugins_neither_share_nor_leak_addresses() {
         stop_all(&node, kept.into_iter().map(|(_, pod)| pod).chain(more).collect());
         check_nothing_leaked(&node);
     }
+}
+
+/// As long as the pods are wired by routes to their addresses.
+#[test]
+fn running_pods_keep_their_addresses_if_their_records_are_removed() {
+    let node = Node::start(&configuration("ptp"));
+    let mut pods = start_all(&node, &names(4));
+    node.shell("rm -r /run/portcullis/pod-network/*");
+    pods.extend(start_all_beside(&node, pods.len()));
+    let tasks = running(&node);
+    let addresses: HashSet<IpAddr> = tasks.iter().flat_map(|task| task.addresses(&node)).collect();
+    assert_eq!(addresses.len(), 2 * tasks.len());
+    for (from, to) in tasks.iter().zip(tasks.iter().cycle().skip(1)) {
+        for address in to.addresses(&node) {
+            from.ping(&node, address).unwrap_or_else(|error| panic!("{from:?} to {to:?}: {error}"));
+        }
+    }
+    stop_all(&node, pods);
+    check_nothing_leaked(&node);
 }
 
 /// Starts ten pods on a node with running ones.

@@ -3,6 +3,7 @@
 mod add_local;
 mod default_source;
 mod forwarding;
+mod host_route;
 mod local_batch;
 mod lookup;
 mod of_link;

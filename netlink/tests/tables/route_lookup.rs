@@ -77,3 +77,51 @@ fn routes_are_found_or_rejected_with_the_reason() {
         }
     });
 }
+
+#[test]
+fn routes_to_single_addresses_are_found() {
+    inside(|| {
+        for line in [
+            "ip link set lo up",
+            "ip link add up0 type veth peer name up1",
+            "ip link add pod0 type veth peer name pod1",
+            "ip addr add 10.1.0.1/24 dev up0",
+            "ip addr add fd00:1::1/64 dev up0 nodad",
+            "ip link set up0 up",
+            "ip link set up1 up",
+            "ip link set pod0 up",
+            "ip link set pod1 up",
+            "ip route add default dev up0",
+            "ip route add unreachable 10.4.0.0/24",
+            "ip route add blackhole 10.6.0.0/24",
+            "ip route add blackhole 10.6.0.9/32",
+            "ip route add 10.2.0.5/32 dev pod0",
+            "ip route add 10.4.0.5/32 dev pod0",
+            "ip route add unreachable fd00:4::/64",
+            "ip route add fd00:2::5/128 dev pod0",
+            "ip route add fd00:4::5/128 dev pod0",
+        ] {
+            run(line);
+        }
+        let mut routes = Rtnetlink::open().unwrap();
+        for (address, expected) in [
+            ("10.2.0.5", true),
+            ("10.4.0.5", true),
+            ("fd00:2::5", true),
+            ("fd00:4::5", true),
+            ("10.2.0.6", false),
+            ("10.1.0.7", false),
+            ("10.4.0.6", false),
+            ("10.6.0.6", false),
+            ("10.6.0.9", false),
+            ("fd00:2::6", false),
+            ("fd00:4::6", false),
+            ("fd00:9::6", false),
+            // Addresses of the node.
+            ("10.1.0.1", false),
+            ("fd00:1::1", false),
+        ] {
+            assert_eq!(routes.has_host_route(address.parse().unwrap()).unwrap(), expected, "{address}");
+        }
+    });
+}

@@ -1,6 +1,7 @@
 //! Single operations, damaged files, and addresses of other plugins.
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::super::{Error, UnreadableFile};
@@ -266,6 +267,25 @@ fn addresses_of_another_plugin_are_allocated_last_and_after_their_container() {
     let error = store.add(&new(4)).expect_err("two files may belong to running containers").to_string();
     assert!(error.contains("2 by another network plugin"), "{error}");
     assert!(old.exists() && young.exists() && damaged.exists());
+}
+
+#[test]
+fn addresses_in_use_are_not_allocated() {
+    let fixture = Fixture::new();
+    let store = fixture.store(&["10.0.0.0/29"]);
+    let is_in_use = |address: IpAddr| Ok(["10.0.0.2", "10.0.0.4"].contains(&address.to_string().as_str()));
+    for (number, expected) in [(1, "10.0.0.3/29"), (2, "10.0.0.5/29"), (3, "10.0.0.6/29"), (1, "10.0.0.3/29")]
+    {
+        let reservation = store.add_unless(&new(number), &is_in_use).expect("free");
+        assert_eq!(texts(reservation.attachment()), [expected]);
+    }
+    let error = store.add_unless(&new(4), &is_in_use).expect_err("nothing is free").to_string();
+    assert!(error.contains("3 are held by attachments") && error.contains("2 by routes"), "{error}");
+    // If that cannot be determined, nothing is allocated.
+    let unknown = |_| Err(Error::NoRange);
+    store.remove(&key(1)).expect("removable");
+    assert!(matches!(store.add_unless(&new(4), &unknown), Err(Error::NoRange)));
+    assert_eq!(names(&fixture.dir().join("addresses")).len(), 2);
 }
 
 #[test]

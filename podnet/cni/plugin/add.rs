@@ -1,5 +1,7 @@
 //! `ADD`: gives a container an interface with addresses and routes.
 
+use std::cell::RefCell;
+
 use portcullis_netlink::route::Rtnetlink;
 
 use super::super::configuration::NetworkConfiguration;
@@ -7,7 +9,7 @@ use super::super::error::{CniError, ErrorCode, Result};
 use super::super::request::Container;
 use super::super::result::{CniResult, Interface, Ip, Route};
 use super::{ensure_set_up, host_ports, namespace, ranges, rtnetlink, store_error};
-use crate::addresses::{AddressStore, NewAttachment, Reservation};
+use crate::addresses::{self, AddressStore, NewAttachment, Reservation};
 use crate::pod_interface::{self, AddedInterface, AddedLink, Identity, Namespace, PodInterface};
 
 pub(super) fn run(configuration: &NetworkConfiguration, container: &Container) -> Result<CniResult> {
@@ -43,19 +45,32 @@ pub(super) fn run(configuration: &NetworkConfiguration, container: &Container) -
         host_interface: Identity::new(key).host_name,
         host_ports: configuration.port_mappings()?,
     };
-    let reservation = store.add(&new).map_err(|error| store_error(&error))?;
+    let reservation = reserve(&store, &new, &mut host)?;
     let added = attach(configuration, &namespace, &mut host, &store, reservation);
     if added.is_err() {
-        // The first error explains more. `DEL` and `GC` remove what cannot be removed now.
-        let _ = host_ports::remove(configuration, &store, key);
-        let _ = pod_interface::remove(&mut host, key);
-        let _ = store.remove(key);
+        // The first error explains more. `DEL` and `GC` remove what cannot be removed now, and then return the addresses.
+        let ports = host_ports::remove(configuration, &store, key);
+        let interface = pod_interface::remove(&mut host, key);
+        if ports.is_ok() && interface.is_ok() {
+            let _ = store.remove(key);
+        }
     }
     let result = result(&added?, &sandbox, configuration);
     Ok(match &container.previous {
         None => result,
         Some(previous) => result.appended_to(previous.clone()),
     })
+}
+
+/// Reserves addresses that no other pod has.
+fn reserve(store: &AddressStore, new: &NewAttachment, host: &mut Rtnetlink) -> Result<Reservation> {
+    // Pods of another plugin with a route per pod, and our own pods if their records were removed, still have their addresses.
+    let host = RefCell::new(host);
+    let is_in_use = |address| {
+        let found = host.borrow_mut().has_host_route(address);
+        found.map_err(|source| addresses::Error::Lookup { address, source })
+    };
+    store.add_unless(new, &is_in_use).map_err(|error| store_error(&error))
 }
 
 /// Adds the interface of an attachment whose addresses are reserved.

@@ -162,6 +162,7 @@ fn store_error(error: &addresses::Error) -> CniError {
         Error::Locked { .. } | Error::Returned(_) => ErrorCode::TryAgainLater,
         Error::SameFamily(..) => ErrorCode::InvalidConfiguration,
         Error::NoRange => ErrorCode::NotAvailable,
+        Error::Lookup { .. } => ErrorCode::Kernel,
         Error::Exhausted(_) => ErrorCode::Addresses,
     };
     CniError::new(code, error.to_string())
