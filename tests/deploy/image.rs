@@ -74,7 +74,9 @@ fn the_program_is_where_the_manifests_start_it() {
     assert!(
         with(&instructions, "COPY").contains(&format!("--from=build /out/portcullis {program}").as_str())
     );
-    assert_eq!(with(&instructions, "ENTRYPOINT"), [format!("[\"{program}\"]")]);
+    // Of the daemon, and of the sandbox image.
+    let entry_points = [format!("[\"{program}\"]"), format!("[\"{program}\", \"pause\"]")];
+    assert_eq!(with(&instructions, "ENTRYPOINT"), entry_points);
     assert!(runs.contains(&format!("setcap cap_net_admin=p {program}").as_str()));
     assert!(runs.contains(&"ln -s portcullis /usr/local/bin/kube-proxy"));
     let compile = runs.iter().find(|run| run.contains("deploy/build-release")).unwrap();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const SCRIPT: &str = include_str!("node.sh");
 
 /// The time that anything may take on a loaded machine.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
