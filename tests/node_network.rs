@@ -155,6 +155,52 @@ fn host_ports_are_restored_from_the_records_of_pods() {
     });
 }
 
+#[test]
+fn addresses_of_pods_that_ended_without_del_are_returned() {
+    inside(|| {
+        let mut node = Node::new();
+        let ranges = [PodRange::new("10.244.1.0/24".parse().unwrap()).unwrap()];
+        let store = AddressStore::open(&node.path("state"), &ranges, &[]).unwrap();
+        for (container, netns, port) in
+            [("running", "/proc/self/ns/net", 81), ("ended", "/run/netns/none", 82)]
+        {
+            let mapping = format!(r#"{{"hostPort": {port}, "containerPort": 80}}"#);
+            let new = NewAttachment {
+                key: AttachmentKey::new(container, "eth0").unwrap(),
+                netns: Path::new(netns).to_owned(),
+                host_interface: "none0".to_owned(),
+                host_ports: vec![serde_json::from_str(&mapping).unwrap()],
+            };
+            store.complete(store.add(&new).unwrap()).unwrap();
+        }
+        // An `ADD` may not be over: nothing is returned within a minute.
+        assert_eq!(node.apply().leaked_attachments, 0);
+        let listed = || run("nft list table inet portcullis-host-ports");
+        assert!(listed().contains("tcp . 82 :"), "{}", listed());
+        for container in ["running", "ended"] {
+            let path = node.path("state/attachments").join(format!("{container}@eth0"));
+            let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            record["created"] = (record["created"].as_u64().unwrap() - 120).into();
+            fs::write(&path, record.to_string()).unwrap();
+        }
+        fs::write(node.path("state/attachments/README"), "x").unwrap();
+        let result = node.apply();
+        assert_eq!(result.leaked_attachments, 1);
+        assert!(result.is_ready);
+        assert_eq!(Node::problems(&result), [(Step::Addresses, Severity::Warning)], "{result:?}");
+        assert!(
+            result.problems[0].text.contains("state/attachments/README: is not an attachment"),
+            "{result:?}"
+        );
+        assert!(listed().contains("tcp . 81 :") && !listed().contains("tcp . 82 :"), "{}", listed());
+        let left = store.attachments().unwrap().attachments;
+        assert_eq!(
+            left.iter().map(|attachment| attachment.key.container_id()).collect::<Vec<_>>(),
+            ["running"]
+        );
+    });
+}
+
 /// The files belong to the node, and this test runs in another network namespace than PID 1.
 #[test]
 fn cleanup_finds_and_removes_the_rules() {

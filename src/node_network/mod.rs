@@ -1,11 +1,12 @@
 //! This node's side of the pod network, beside links and routes:
 //!
 //! ```text
-//! sysctls ─► egress rules ─► FORWARD chains of firewalls ─► host ports ─► plugin ─► CNI configuration, last
+//! sysctls ─► egress rules ─► FORWARD chains of firewalls ─► leaked attachments ─► host ports ─► plugin ─► CNI configuration, last
 //! ```
 //! Each step is repeated with every sync, and writes only what differs. All calls block, for a worker thread.
 
 pub mod cleanup;
+mod leaked_attachments;
 mod node_setup;
 mod result;
 
@@ -64,6 +65,7 @@ impl NodeNetwork {
         self.loosen_rp_filters(plan, &mut result);
         self.sync_egress(plan, is_full, &mut result);
         self.accept_forwarded(plan, &mut result);
+        self.remove_leaked_attachments(&mut result);
         self.restore_host_ports(&mut result);
         match self.installation.install_plugin(Path::new(OWN_BINARY)) {
             Ok(is_new) => result.plugin_installed = is_new,
@@ -155,6 +157,34 @@ impl NodeNetwork {
                 "the nf_tables chain {chain} drops forwarded packets which none of its rules accepts; it must accept those from and to pods"
             );
             result.note(Step::Firewall, &text);
+        }
+    }
+
+    fn remove_leaked_attachments(&self, result: &mut NodeNetworkResult) {
+        let (removals, unreadable) = match leaked_attachments::remove(&self.installation.state_dir) {
+            Ok(removed) => removed,
+            Err(error) => return result.warn(Step::Addresses, &error),
+        };
+        for removal in removals {
+            let (key, addresses) = (&removal.key, &removal.addresses);
+            match &removal.result {
+                Ok(()) => {
+                    tracing::info!(attachment = %key, ?addresses, "returned the addresses of a pod that ended without a CNI DEL");
+                    result.leaked_attachments += 1;
+                }
+                Err(error) => {
+                    let text = format_args!("cannot return the addresses of the ended pod {key}: {error}");
+                    result.warn(Step::Addresses, &text);
+                }
+            }
+        }
+        for file in unreadable {
+            let text = format_args!(
+                "{}: {}; its addresses are not allocated while the file exists",
+                file.path.display(),
+                file.reason
+            );
+            result.warn(Step::Addresses, &text);
         }
     }
 

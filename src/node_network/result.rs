@@ -13,6 +13,8 @@ pub enum Step {
     Egress,
     /// Chains of a firewall.
     Firewall,
+    /// Pod addresses.
+    Addresses,
     /// Host ports.
     HostPorts,
     /// The plugin's binary.
@@ -54,6 +56,8 @@ pub struct NodeNetworkResult {
     pub egress_changes: ChangeCounts,
     /// The objects of host ports that were restored.
     pub host_port_changes: ChangeCounts,
+    /// The number of attachments of ended pods whose addresses were returned.
+    pub leaked_attachments: usize,
     /// The plugin was installed or replaced.
     pub plugin_installed: bool,
     /// The CNI configuration was written.
