@@ -7,7 +7,7 @@ use portcullis_netlink::route::{FdbEntry, Neighbour, Route, RouteTarget};
 use super::object::ForwardingObject;
 use super::own_network::{family_index, underlay};
 use super::problem::{NodeProblem, Reserved};
-use super::vtep::vtep_mac;
+use super::vtep::{vtep_gateway, vtep_mac};
 use super::{Member, NodeRoutes, UNREACHABLE_METRIC};
 use crate::mode::PodNetworkMode;
 
@@ -108,8 +108,9 @@ impl NodeRoutes {
         let underlay = underlay(own, member.internal).ok_or(NodeProblem::NoAddress { cidr, family: None })?;
         let remote = member.internal[family_index(underlay)].expect("the family was chosen for it");
         let link = self.own.vtep(underlay).ok_or(NodeProblem::NoOverlay { cidr, family: underlay })?;
-        let (mac, gateway) = (vtep_mac(name), cidr.network());
-        let target = RouteTarget::Gateway { link, address: gateway, is_onlink: true };
+        let mac = vtep_mac(name);
+        let gateway = vtep_gateway(mac, cidr);
+        let target = RouteTarget::Gateway { link, address: gateway, is_onlink: gateway.is_ipv4() };
         Ok(vec![
             ForwardingObject::Fdb(FdbEntry { link, mac, remote }),
             ForwardingObject::Neighbour(Neighbour { link, address: gateway, mac }),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - **Same link** (`host-gw`, `cross-subnet`): a route by way of the node's address.
-//! - **Overlay** (`vxlan`, `cross-subnet`): the first address of the pod CIDR stands for the VTEP of the node. The route goes by way of it, a
+//! - **Overlay** (`vxlan`, `cross-subnet`): an address that no other host has stands for the VTEP of the node. The route goes by way of it, a
 //!   permanent neighbour maps it to the VTEP's MAC address, which follows from the node's name, and an FDB entry maps that to the node's
 //!   address. Nothing is learned, and nothing is flooded.
 //! - **This node**: an `unreachable` route for its own pod CIDR with a high metric, so that packets to addresses without a pod end here

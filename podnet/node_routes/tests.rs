@@ -80,6 +80,10 @@ fn problems(routes: &NodeRoutes) -> Vec<String> {
         .collect()
 }
 
+fn link_local(name: &str) -> IpAddr {
+    vtep::vtep_gateway(vtep_mac(&Name::new(name)), net("fd00::/64"))
+}
+
 #[test]
 fn each_mode_has_its_routes() {
     let nodes = [
@@ -94,16 +98,15 @@ fn each_mode_has_its_routes() {
         [
             format!("fdb vxlan {remote}"),
             format!("neighbour vxlan 10.244.{n}.0"),
-            format!("neighbour vxlan fd00:244:{n}::"),
+            format!("neighbour vxlan {}", link_local(name)),
             format!("10.244.{n}.0/24 via 10.244.{n}.0 vxlan onlink"),
-            format!("fd00:244:{n}::/64 via fd00:244:{n}:: vxlan onlink"),
+            format!("fd00:244:{n}::/64 via {} vxlan", link_local(name)),
         ]
-        .map(|line| (name.to_owned(), line).1)
     };
     let v6 = [
         "fdb vxlan6 fd00:199::4",
-        "neighbour vxlan6 fd00:244:4::",
-        "fd00:244:4::/64 via fd00:244:4:: vxlan6 onlink",
+        &format!("neighbour vxlan6 {}", link_local("v6")),
+        &format!("fd00:244:4::/64 via {} vxlan6", link_local("v6")),
     ];
     let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     let far = overlay("far", 3, "192.168.9.3");

@@ -1,5 +1,8 @@
 //! The MAC addresses of VTEPs.
 
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
 use portcullis_cluster::Name;
 use portcullis_netlink::route::MacAddress;
 use sha2::{Digest, Sha256};
@@ -15,6 +18,20 @@ pub fn vtep_mac(node: &Name) -> MacAddress {
     mac.copy_from_slice(&digest[..6]);
     mac[0] = mac[0] & !1 | 2;
     MacAddress(mac)
+}
+
+/// Returns the address that stands for a VTEP in the routes to a pod CIDR of its node, and that no other host has: the first address of the
+/// CIDR in IPv4, where no pod has it; in IPv6 the link-local address of the MAC address (RFC 4291, appendix A). The kernel rejects any
+/// other IPv6 gateway to which it has a route through another link, such as the route that is being replaced.
+pub(super) fn vtep_gateway(mac: MacAddress, cidr: IpNet) -> IpAddr {
+    match cidr {
+        IpNet::V4(cidr) => cidr.network().into(),
+        IpNet::V6(_) => {
+            let [a, b, c, d, e, f] = mac.0;
+            let word = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+            Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f)).into()
+        }
+    }
 }
 
 #[cfg(test)]
