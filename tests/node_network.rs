@@ -85,6 +85,8 @@ fn a_node_becomes_ready_when_everything_is_in_place() {
         let again = node.apply();
         assert!(again.is_ready && !again.plugin_installed && !again.configuration_written);
         assert!(again.egress_changes.is_empty() && again.host_port_changes.is_empty(), "{again:?}");
+        fs::write(node.path("bin/portcullis"), "changed by another process").unwrap();
+        assert!(node.apply().plugin_installed);
     });
 }
 

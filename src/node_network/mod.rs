@@ -10,12 +10,14 @@ mod leaked_attachments;
 mod node_setup;
 mod result;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use portcullis_modes::forward_accept::ForwardAccept;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::ChangeCounts;
+use portcullis_netlink::socket::Socket;
 use portcullis_podnet::PodNetworkPlan;
 use portcullis_podnet::addresses::AddressStore;
 use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding, loosen_rp_filter};
@@ -41,6 +43,8 @@ pub struct NodeNetwork {
     proc: PathBuf,
     egress: Option<Egress>,
     forward: ForwardAccept,
+    /// Inode, size and change time of the installed plugin when it was last compared.
+    plugin: Option<(u64, u64, i64, i64)>,
 }
 
 impl NodeNetwork {
@@ -54,6 +58,7 @@ impl NodeNetwork {
             proc: PathBuf::from("/proc"),
             egress: None,
             forward: ForwardAccept::default(),
+            plugin: None,
         }
     }
 
@@ -67,10 +72,7 @@ impl NodeNetwork {
         self.accept_forwarded(plan, &mut result);
         self.remove_leaked_attachments(&mut result);
         self.restore_host_ports(&mut result);
-        match self.installation.install_plugin(Path::new(OWN_BINARY)) {
-            Ok(is_new) => result.plugin_installed = is_new,
-            Err(error) => result.fail(Step::Plugin, &error),
-        }
+        self.install_plugin(&mut result);
         self.make_ready(plan, &mut result);
         result
     }
@@ -84,9 +86,19 @@ impl NodeNetwork {
         result
     }
 
-    /// Returns the port id of the socket that writes the egress rules, which distinguishes own changes from external ones.
-    pub fn egress_socket(&self) -> Option<u32> {
-        self.egress.as_ref().and_then(|egress| egress.socket().port().ok())
+    /// Returns the socket that writes the egress rules, by which own changes are distinguished from external ones.
+    ///
+    /// # Errors
+    /// The kernel has no nf_tables, or the process lacks privilege.
+    pub fn egress_socket(&mut self) -> Result<&Socket, EgressError> {
+        Ok(self.egress()?.socket())
+    }
+
+    fn egress(&mut self) -> Result<&mut Egress, EgressError> {
+        Ok(match &mut self.egress {
+            Some(egress) => egress,
+            none => none.insert(Egress::open()?),
+        })
     }
 
     fn enable_forwarding(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
@@ -131,10 +143,7 @@ impl NodeNetwork {
         policy: Option<&EgressPolicy>,
         is_full: bool,
     ) -> Result<ChangeCounts, EgressError> {
-        let egress = match &mut self.egress {
-            Some(egress) => egress,
-            none => none.insert(Egress::open()?),
-        };
+        let egress = self.egress()?;
         egress.set_policy(policy);
         if is_full {
             egress.request_full_sync();
@@ -207,6 +216,25 @@ impl NodeNetwork {
                 }
             }
             Err(error) => result.warn(Step::HostPorts, &error),
+        }
+    }
+
+    fn install_plugin(&mut self, result: &mut NodeNetworkResult) {
+        let stamp = |path: &Path| {
+            let metadata = path.symlink_metadata().ok()?;
+            Some((metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec()))
+        };
+        let path = self.installation.plugin();
+        // The binaries are compared only after another process has changed the installed one.
+        if self.plugin.is_some() && stamp(&path) == self.plugin {
+            return;
+        }
+        match self.installation.install_plugin(Path::new(OWN_BINARY)) {
+            Ok(is_new) => {
+                result.plugin_installed = is_new;
+                self.plugin = stamp(&path);
+            }
+            Err(error) => result.fail(Step::Plugin, &error),
         }
     }
 

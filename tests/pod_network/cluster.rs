@@ -299,6 +299,7 @@ impl Cluster {
             .arg(format!("--pod-network={}", self.mode))
             .arg(format!("--pod-network-cni-bin-dir={}", path("bin").display()))
             .arg(format!("--pod-network-cni-conf-dir={}", path("net.d").display()))
+            .arg(format!("--pod-network-state-dir={}", path(&format!("state{number}")).display()))
             .args(["--mode=nftables", "--network-policy", "--cluster-cidr=10.244.0.0/16,fd00:244::/32"])
             .args(["--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"])
             .env_remove("RUST_LOG")

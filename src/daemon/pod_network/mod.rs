@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::node::Node;
 use portcullis_cluster::{Backoff, Change, Index, Kind, Name};
 
+use super::drift_watch::Drift;
 use super::first_sync::FirstSync;
 use super::restores::Restores;
 use crate::config::Config;
@@ -73,6 +74,8 @@ pub(super) struct PodNetworkController {
     recorder: EventRecorder,
     /// External changes.
     drift: Mailbox<LinkDrift>,
+    /// External changes of the tables of egress rules and host ports.
+    tables: Vec<Mailbox<Drift>>,
     dirty: BTreeSet<Name>,
     /// Addresses that no pod CIDR may contain may have changed.
     has_new_reserved: bool,
@@ -105,13 +108,14 @@ impl PodNetworkController {
     ) -> Result<Self, String> {
         let now = Instant::now();
         let declaration = declaration();
-        let worker = PodNetworkWorker::new(config, node.clone())?;
+        let mut worker = PodNetworkWorker::new(config, node.clone())?;
         let mut schedule = Schedule::new(Duration::ZERO, Some(config.sync.period), RETRY, now);
         schedule.request();
         Ok(PodNetworkController {
             node,
             recorder,
             drift: monitor::watch(worker.shared(), wake),
+            tables: worker.watch_tables(wake),
             dirty: BTreeSet::new(),
             has_new_reserved: true,
             worker: Some(worker),
@@ -187,6 +191,10 @@ impl Controller for PodNetworkController {
             self.schedule.request_full_sync(self.restores.changed_by(drift.description(), now));
             self.changed = Some(drift);
         }
+        for drift in self.tables.iter().filter_map(Mailbox::take).filter(|drift| !is_own(drift)) {
+            self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
+            self.changed = Some(LinkDrift::Rules);
+        }
     }
 
     fn next_poll(&self, now: Instant) -> Option<Instant> {
@@ -240,4 +248,9 @@ impl Controller for PodNetworkController {
             ..self.status.clone()
         }
     }
+}
+
+/// Returns true for changes by the CNI plugin, which adds and removes host ports, and by this process.
+fn is_own(drift: &Drift) -> bool {
+    drift.0.starts_with("portcullis (")
 }

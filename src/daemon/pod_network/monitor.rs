@@ -24,6 +24,8 @@ pub(in crate::daemon) enum LinkDrift {
     Links,
     /// Of routes, neighbours or FDB entries.
     Routes,
+    /// Of egress rules or host ports.
+    Rules,
     /// The kernel dropped notifications.
     Unknown,
 }
@@ -34,6 +36,7 @@ impl LinkDrift {
         match self {
             LinkDrift::Links => "an unknown process (links or addresses)",
             LinkDrift::Routes => "an unknown process (routes or neighbours)",
+            LinkDrift::Rules => "another process (egress rules or host ports)",
             LinkDrift::Unknown => "an unknown process; the kernel dropped notifications",
         }
     }

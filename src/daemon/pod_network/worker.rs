@@ -1,7 +1,6 @@
 //! The work of a sync on its own thread: links, routes, neighbours and FDB entries, then what depends on them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,13 @@ use portcullis_podnet::links::{self, ForwardingTable, OwnLinks, VtepLinks, pod_m
 use portcullis_podnet::node_routes::{
     ForwardingChanges, NodeProblem, NodeRoutes, OwnNetwork, Reserved, vtep_mac,
 };
-use portcullis_podnet::{PodNetworkPlan, STATE_DIR, Uplink};
+use portcullis_podnet::{PodNetworkPlan, Uplink, egress, host_ports};
 
 use super::monitor::Shared;
 use super::reported::Problems;
 use crate::config::{Config, DetectLocal, DetectLocalMode, PodNetwork};
+use crate::control::{Mailbox, Wake};
+use crate::daemon::drift_watch::{self, Drift};
 use crate::node_network::{NodeNetwork, Problem, Severity};
 use crate::truncated_list;
 
@@ -135,6 +136,19 @@ impl PodNetworkWorker {
         &self.shared
     }
 
+    /// Returns mailboxes that are notified when another process changes the tables of egress rules and host ports.
+    pub(super) fn watch_tables(&mut self, wake: &Wake) -> Vec<Mailbox<Drift>> {
+        match self.node_network.egress_socket() {
+            Ok(socket) => {
+                [egress::TABLE, host_ports::TABLE].map(|table| drift_watch::watch(table, socket, wake)).into()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "drift of rules of the pod network will not be detected");
+                Vec::new()
+            }
+        }
+    }
+
     /// Programs the changes, or everything that differs.
     pub(super) fn sync(&mut self, request: PodNetworkRequest) -> PodNetworkResult {
         let start = Instant::now();
@@ -246,7 +260,7 @@ impl PodNetworkWorker {
 
     /// Adds routes to pods of this node that another process removed. Returns their number.
     fn restore_pod_routes(&mut self) -> usize {
-        let store = AddressStore::open(Path::new(STATE_DIR), &[], &[]);
+        let store = AddressStore::open(&self.settings.state_dir, &[], &[]);
         let restored = store.map_err(|error| error.to_string()).and_then(|store| {
             let listing = store.attachments().map_err(|error| error.to_string())?;
             links::restore_pod_routes(self.table.rtnetlink(), &listing.attachments)
