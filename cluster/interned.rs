@@ -10,6 +10,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::sparse;
+
 /// A type of which values are interned.
 pub(crate) trait Internable: Eq + Hash + Send + Sync + 'static {
     /// Returns the table of all values of the type in use.
@@ -68,11 +70,7 @@ impl<T: Internable + ?Sized> InternTable<T> {
         // References are only created with the lock held, or from another reference.
         let is_unused = entry.references.load(Ordering::Acquire) == 0;
         if is_unused && slots.get(&*entry.value).is_some_and(|slot| Arc::ptr_eq(&slot.0, entry)) {
-            slots.remove(&*entry.value);
-            if slots.len() < slots.capacity() / 8 {
-                let capacity = slots.len() * 2;
-                slots.shrink_to(capacity);
-            }
+            sparse::remove_element(&mut slots, &*entry.value);
         }
     }
 

@@ -41,6 +41,7 @@ pub mod protocol;
 mod rejected_objects;
 pub mod service;
 pub mod service_cidr;
+pub mod sparse;
 mod strict_deserializer;
 pub mod traffic_policy;
 pub mod unreadable;

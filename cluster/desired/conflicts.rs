@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use super::frontend_address::{FrontendAddress, FrontendKind};
 use crate::address::Family;
 use crate::name::NamespacedName;
+use crate::sparse;
 
 /// A frontend that a Service claims and at which it is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +210,7 @@ impl Claims {
         };
         match last {
             Some(last) => self.0.insert(*frontend, Claimants::One(last)),
-            None => self.0.remove(frontend),
+            None => sparse::remove(&mut self.0, frontend),
         };
     }
 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::store::remove;
 use crate::change::{Change, SliceChange};
 use crate::endpoint_slice::EndpointSlice;
 use crate::kind::Kind;
 use crate::name::NamespacedName;
 use crate::object::ObjectKey;
+use crate::sparse;
 
 /// The EndpointSlices of all Services. A slice without a Service is not stored.
 #[derive(Clone, Default)]
@@ -56,11 +56,11 @@ impl SliceStore {
 
     /// Removes a slice.
     pub(super) fn remove(&mut self, key: NamespacedName) -> Option<Change> {
-        let service = remove(&mut self.services, &key)?;
+        let service = sparse::remove(&mut self.services, &key)?;
         if let Some(slices) = self.slices.get_mut(&service) {
             slices.retain(|s| s.key != key);
             if slices.is_empty() {
-                remove(&mut self.slices, &service);
+                sparse::remove(&mut self.slices, &service);
             }
         }
         Some(slice_change(key, service, None))

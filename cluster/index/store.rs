@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::name::{Name, NamespacedName};
+use crate::sparse;
 
 /// The objects of a kind, by name.
 pub(super) trait Store {
@@ -28,7 +29,7 @@ impl<V> Store for HashMap<NamespacedName, V> {
     }
 
     fn remove(&mut self, name: &NamespacedName) -> bool {
-        remove(self, name).is_some()
+        sparse::remove(self, name).is_some()
     }
 }
 
@@ -47,7 +48,7 @@ impl<V> Store for HashMap<Name, V> {
     }
 
     fn remove(&mut self, name: &NamespacedName) -> bool {
-        remove(self, &Name::new(&name.name)).is_some()
+        sparse::remove(self, &Name::new(&name.name)).is_some()
     }
 }
 
@@ -64,14 +65,4 @@ pub(super) fn replace<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: 
             true
         }
     }
-}
-
-/// Removes a value. The memory of a map that has become sparse is released: tenants may create objects by the hundred thousand
-/// for a moment.
-pub(super) fn remove<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: &K) -> Option<V> {
-    let removed = map.remove(key);
-    if map.len() < map.capacity() / 8 {
-        map.shrink_to(map.len() * 2);
-    }
-    removed
 }

@@ -10,6 +10,15 @@ use portcullis_fuzz::{TARGETS, Target};
 /// The folders of inputs, and whether each target must have some.
 const FOLDERS: [(&str, bool); 2] = [("corpus", true), ("regressions", false)];
 
+/// Inputs that are too large for a folder: a name, the target, and a text with the number of its repetitions. Files have at most 200,000
+/// documents.
+const LARGE_INPUTS: [(&str, &str, &str, usize); 4] = [
+    ("as_many_yaml_documents_as_a_file_may_have", "manifests", "---\na\n", 200_000),
+    ("more_yaml_documents_than_a_file_may_have", "manifests", "---\na\n", 200_001),
+    ("as_many_json_documents_as_a_file_may_have", "manifests", "1\n", 200_000),
+    ("more_json_documents_than_a_file_may_have", "manifests", "1\n", 200_001),
+];
+
 fn main() -> ExitCode {
     let trials = FOLDERS.iter().flat_map(|(folder, is_required)| {
         TARGETS.iter().map(move |target| {
@@ -19,6 +28,12 @@ fn main() -> ExitCode {
     });
     let mut trials: Vec<Trial> = trials.collect();
     trials.push(Trial::test("every_folder_belongs_to_a_target", every_folder_belongs_to_a_target));
+    trials.extend(LARGE_INPUTS.map(|(name, target, part, count)| {
+        Trial::test(format!("large::{name}"), move || {
+            Target::named(target).run(part.repeat(count).as_bytes());
+            Ok(())
+        })
+    }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::{NamespacedName, sparse};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
@@ -131,7 +131,7 @@ impl References {
         }
         for (server, _) in &objects.servers {
             if self.owners.get_mut(server).is_some_and(|owners| owners.remove(service)) {
-                self.owners.remove(server);
+                sparse::remove(&mut self.owners, server);
             }
         }
     }
@@ -235,7 +235,7 @@ impl<T: Copy + Eq + Hash + Ord> Counts<T> {
         touched.entry(*object).or_insert(true);
         *count -= 1;
         if *count == 0 {
-            self.0.remove(object);
+            sparse::remove(&mut self.0, object);
         }
     }
 }

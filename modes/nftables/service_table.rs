@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_cluster::{Family, NamespacedName};
+use portcullis_cluster::{Family, NamespacedName, sparse};
 use portcullis_netlink::nf_tables::{DesiredTable, Element, Key, Table, TableFamily};
 
 use super::base_chains;
@@ -194,7 +194,7 @@ impl ServiceTable {
             if *users > 0 {
                 return;
             }
-            self.hairpins.remove(key);
+            sparse::remove(&mut self.hairpins, key);
         }
         if self.has_conflicting_owner(id) {
             // If it belongs to another Service, `finish` puts it back.

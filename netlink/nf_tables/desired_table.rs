@@ -177,6 +177,10 @@ impl DesiredTable {
     pub fn remove_element(&mut self, set: &Arc<str>, key: &Key) {
         let Some(present) = self.desired.sets.get_mut(set) else { return };
         if let Some((key, before)) = present.elements.remove_entry(key) {
+            // A set may have had the addresses of all pods for a moment.
+            if present.elements.len() < present.elements.capacity() / 8 {
+                present.elements.shrink_to(present.elements.len() * 2);
+            }
             self.record_element(set, key, Some(before));
         }
     }
@@ -267,5 +271,69 @@ impl DesiredTable {
             }
         }
         diff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nf_tables::{DataType, Verdict};
+
+    impl DesiredTable {
+        fn kept_edits(&self) -> usize {
+            let elements: usize = self.elements.values().map(HashMap::len).sum();
+            self.chains.len() + self.sets.len() + self.counters.len() + elements
+        }
+    }
+
+    fn map() -> Set {
+        Set::new(SetSpec::verdict_map(&[DataType::Ipv4Addr]))
+    }
+
+    /// Adds, changes and removes objects and elements, each of them once in a cycle. Returns the number of edits.
+    fn cycle(table: &mut DesiredTable, objects: u32) -> usize {
+        let stable: Arc<str> = "stable".into();
+        table.put_set(&stable, map());
+        for n in 0..objects {
+            let name: Arc<str> = format!("x{n}").into();
+            let key = Key::new().part(&n.to_be_bytes());
+            table.put_chain(&name, Chain::default());
+            table.put_set(&name, map());
+            table.put_counter(&name, None);
+            table.put_element(&stable, key.clone(), Element::verdict(Verdict::Accept));
+            table.put_element(&stable, key.clone(), Element::verdict(Verdict::Drop));
+            table.remove_element(&stable, &key);
+            table.remove_counter(&name);
+            table.remove_set(&name);
+            table.remove_chain(&name);
+        }
+        9 * objects as usize
+    }
+
+    #[test]
+    fn no_edits_are_kept_while_commits_fail() {
+        let mut table = DesiredTable::new(TableFamily::Inet, "t");
+        let fail: [fn(&mut DesiredTable); 3] =
+            [|_| (), |table| table.record_commit(false), DesiredTable::invalidate];
+        for (number, fail) in fail.into_iter().enumerate() {
+            fail(&mut table);
+            let edits = cycle(&mut table, 1_000);
+            assert_eq!(table.kept_edits(), 0, "{number}: of {edits} edits");
+            assert!(table.is_dirty(), "the next commit reads the kernel's table");
+            table.record_commit(true);
+            assert!(cycle(&mut table, 10) > 0 && table.kept_edits() > 0, "edits of a known table are kept");
+        }
+    }
+
+    #[test]
+    fn repeated_edits_are_kept_once() {
+        let mut table = DesiredTable::new(TableFamily::Inet, "t");
+        table.record_commit(true);
+        cycle(&mut table, 100);
+        let kept = table.kept_edits();
+        (0..50).for_each(|_| _ = cycle(&mut table, 100));
+        assert_eq!(table.kept_edits(), kept, "after 50 more cycles over the same objects");
+        table.record_commit(true);
+        assert_eq!(table.kept_edits(), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use portcullis_cluster::labels::Labels;
 use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::{Index, Name, NamespacedName};
+use portcullis_cluster::{Index, Name, NamespacedName, sparse};
 
 use super::pods_by_labels::PodsByLabels;
 
@@ -69,7 +69,7 @@ impl AddressIndex {
                 if let Some(pods) = self.of_namespace.get_mut(&key.namespace) {
                     pods.remove(key);
                     if pods.is_empty() {
-                        self.of_namespace.remove(&key.namespace);
+                        sparse::remove(&mut self.of_namespace, &key.namespace);
                     }
                 }
                 &[]
@@ -183,12 +183,12 @@ impl<K: Clone + Eq + Hash> AddressMap<K> {
         let mut after = addresses.to_vec();
         after.sort_unstable();
         after.dedup();
-        let before = remove(&mut self.of, key).unwrap_or_default();
+        let before = sparse::remove(&mut self.of, key).unwrap_or_default();
         for address in before.iter().filter(|address| !after.contains(address)) {
             if let Some(keys) = self.at.get_mut(address) {
                 keys.retain(|other| other != key);
                 if keys.is_empty() {
-                    remove(&mut self.at, address);
+                    sparse::remove(&mut self.at, address);
                 }
             }
         }
@@ -208,13 +208,4 @@ impl<K: Clone + Eq + Hash> AddressMap<K> {
         }
         all
     }
-}
-
-/// Removes a value. The memory of a map that has become sparse is released, as in the index of objects.
-fn remove<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: &K) -> Option<V> {
-    let removed = map.remove(key);
-    if map.len() < map.capacity() / 8 {
-        map.shrink_to(map.len() * 2);
-    }
-    removed
 }

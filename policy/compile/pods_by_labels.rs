@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use portcullis_cluster::NamespacedName;
 use portcullis_cluster::labels::Labels;
+use portcullis_cluster::{NamespacedName, sparse};
 
 /// Live pods of a namespace by their labels.
 #[derive(Default)]
@@ -30,11 +30,11 @@ impl PodsByLabels {
 
     /// Removes a pod, if it is present.
     pub(super) fn remove(&mut self, pod: &NamespacedName) {
-        let Some(labels) = self.labels.remove(pod) else { return };
+        let Some(labels) = sparse::remove(&mut self.labels, pod) else { return };
         if let Some(pods) = self.pods.get_mut(&labels) {
-            pods.remove(pod);
+            sparse::remove_element(pods, pod);
             if pods.is_empty() {
-                self.pods.remove(&labels);
+                sparse::remove(&mut self.pods, &labels);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use portcullis_cluster::cluster_network_policy::{self, ClusterNetworkPolicy};
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::{Index, Name, NamespacedName};
+use portcullis_cluster::{Index, Name, NamespacedName, sparse};
 
 use super::address_index::namespace_labels;
 use super::policy_id::{Direction, PolicyId};
@@ -42,7 +42,7 @@ impl Selection {
         } else if let Some(policies) = self.of_namespace.get_mut(&key.namespace) {
             policies.remove(key);
             if policies.is_empty() {
-                self.of_namespace.remove(&key.namespace);
+                sparse::remove(&mut self.of_namespace, &key.namespace);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use portcullis_cluster::label_selector::LabelSelector;
 use portcullis_cluster::labels::Labels;
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::{Index, Name};
+use portcullis_cluster::{Index, Name, sparse};
 
 use super::address_index::{AddressIndex, DirtyAddresses, namespace_labels};
 use super::named_port::NamedPortId;
@@ -43,7 +43,7 @@ impl PeerSetIndex {
                     if let Some(sets) = self.of_namespace.get_mut(name) {
                         sets.remove(id);
                         if sets.is_empty() {
-                            self.of_namespace.remove(name);
+                            sparse::remove(&mut self.of_namespace, name);
                         }
                     }
                 }

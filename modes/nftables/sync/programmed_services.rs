@@ -14,7 +14,7 @@ use crate::isolation::Isolations;
 use crate::mode::IsolatedService;
 use crate::nftables::service_table::{GRACE, ServiceTable};
 use crate::nftables::settings::Settings;
-use portcullis_cluster::{Bisect, BisectOrder};
+use portcullis_cluster::{Bisect, BisectOrder, sparse};
 
 /// The ports of a Service before and after an update.
 pub(super) struct ServiceUpdate {
@@ -136,7 +136,7 @@ impl ProgrammedServices {
     pub(super) fn apply(&mut self, updates: &[ServiceUpdate], desired: &Desired, now: Instant) {
         for update in updates {
             self.table.change(&update.before, &update.after, now);
-            self.programmed.remove(&update.name);
+            sparse::remove(&mut self.programmed, &update.name);
         }
         self.table.finish(desired, &self.programmed);
     }
