@@ -10,7 +10,11 @@ use super::naive::{NaiveCluster, Verdicts};
 use super::pools::NODE;
 
 /// Kind, namespace and name.
-type Key = (String, String, String);
+pub(crate) type Key = (String, String, String);
+
+pub(crate) fn key_of(object: &Value) -> Key {
+    ["/kind", "/metadata/namespace", "/metadata/name"].map(|path| text(object, path).to_owned()).into()
+}
 
 /// All objects, and the reference evaluation of policies over them.
 #[derive(Clone, Debug)]
@@ -34,9 +38,7 @@ impl ModelCluster {
     }
 
     pub(crate) fn apply(&mut self, object: &Value) {
-        let key =
-            ["/kind", "/metadata/namespace", "/metadata/name"].map(|path| text(object, path).to_owned());
-        self.objects.insert(key.into(), object.clone());
+        self.objects.insert(key_of(object), object.clone());
         self.policies.iter_mut().for_each(|policies| policies.apply(object));
     }
 

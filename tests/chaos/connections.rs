@@ -1,10 +1,12 @@
 //! The connections that are checked at a quiet moment.
 
+use portcullis_lab::Protocol;
+
 use super::cluster::ModelCluster;
 use super::model::{Client, Connection};
 use super::pools::{
-    ALL_PODS, NODE, NODE_ECHO_PORT, SHARED_EXTERNAL_IPS, STABLE, ServiceSlot, TCP_PORTS, UDP_PORT,
-    node_addresses,
+    ALL_PODS, NODE, NODE_ECHO_PORT, SCTP_PORT, SERVICE_PORTS, SHARED_EXTERNAL_IPS, STABLE, ServiceSlot,
+    TCP_PORTS, UDP_PORT, node_addresses,
 };
 use super::random::Random;
 
@@ -18,7 +20,7 @@ fn clients() -> Vec<Client> {
 pub(crate) fn sample(random: &mut Random, cluster: &ModelCluster, count: usize) -> Vec<Connection> {
     let is_served = |connection: &Connection| {
         let is_node = node_addresses(NODE).contains(&connection.to.ip());
-        cluster.frontend(connection.to, connection.protocol(), is_node).is_some()
+        cluster.frontend(connection.to, connection.protocol, is_node).is_some()
     };
     let (served, others): (Vec<Connection>, Vec<Connection>) = all().into_iter().partition(is_served);
     let mut sampled = random.sample(served, count / 2);
@@ -30,8 +32,8 @@ pub(crate) fn sample(random: &mut Random, cluster: &ModelCluster, count: usize) 
 fn all() -> Vec<Connection> {
     let mut all = Vec::new();
     for client in clients() {
-        let mut add = |to: std::net::IpAddr, port: u16, is_udp: bool| {
-            all.push(Connection { client, to: (to, port).into(), is_udp });
+        let mut add = |to: std::net::IpAddr, (port, protocol): (u16, Protocol)| {
+            all.push(Connection { client, to: (to, port).into(), protocol });
         };
         for slot in ServiceSlot::all() {
             let node = node_addresses(NODE);
@@ -41,11 +43,9 @@ fn all() -> Vec<Connection> {
                 // Packets from outside do not reach cluster IPs.
                 virtual_ips.extend((client != Client::Outside).then_some(slot.cluster_ips[family]));
                 for ip in virtual_ips {
-                    [80, 81].into_iter().for_each(|port| add(ip, port, false));
-                    add(ip, 53, true);
+                    SERVICE_PORTS.into_iter().for_each(|port| add(ip, port));
                 }
-                add(node[family], slot.node_ports[0], false);
-                add(node[family], slot.node_ports[1], true);
+                slot.node_ports.into_iter().for_each(|port| add(node[family], port));
             }
         }
         // Policies of pods of this node, and egress to pods of the other one.
@@ -55,15 +55,16 @@ fn all() -> Vec<Connection> {
                 continue;
             }
             for ip in pod.addresses() {
-                TCP_PORTS.into_iter().for_each(|port| add(ip, port, false));
-                add(ip, UDP_PORT, true);
+                TCP_PORTS.into_iter().for_each(|port| add(ip, (port, Protocol::Tcp)));
+                add(ip, (UDP_PORT, Protocol::Udp));
+                add(ip, (SCTP_PORT, Protocol::Sctp));
             }
         }
         if client != Client::Node {
-            node_addresses(NODE).into_iter().for_each(|ip| add(ip, NODE_ECHO_PORT, false));
+            node_addresses(NODE).into_iter().for_each(|ip| add(ip, (NODE_ECHO_PORT, Protocol::Tcp)));
         }
         if client != Client::Outside {
-            add(STABLE.ip(), STABLE.port(), false);
+            add(STABLE.ip(), (STABLE.port(), Protocol::Tcp));
         }
     }
     // Pods of the other node reach this node's pods and node ports.
@@ -72,12 +73,12 @@ fn all() -> Vec<Connection> {
         let client = Client::Pod(index);
         for family in 0..2 {
             for slot in ServiceSlot::all() {
-                let to = (node_addresses(NODE)[family], slot.node_ports[0]).into();
-                all.push(Connection { client, to, is_udp: false });
+                let to = (node_addresses(NODE)[family], slot.node_ports[0].0).into();
+                all.push(Connection { client, to, protocol: Protocol::Tcp });
             }
             for pod in ALL_PODS.iter().filter(|pod| pod.node == NODE) {
                 let to = (pod.addresses()[family], TCP_PORTS[0]).into();
-                all.push(Connection { client, to, is_udp: false });
+                all.push(Connection { client, to, protocol: Protocol::Tcp });
             }
         }
     }

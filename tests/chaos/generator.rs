@@ -3,7 +3,7 @@
 use super::foreign;
 use super::objects;
 use super::policies;
-use super::pools::{ALL_PODS, NAMESPACES, OTHER_NODE, PODS, SERVICES, ServiceSlot};
+use super::pools::{ALL_PODS, NAMESPACES, NODE, OTHER_NODE, PODS, SERVICES, ServiceSlot};
 use super::random::Random;
 use super::scenario::{Scenario, Tools};
 use super::step::{ApiFault, Mode, Signal, Step};
@@ -87,7 +87,8 @@ impl Generator {
                 let command = foreign::random_command(&mut self.random, self.mode, self.tools, policies);
                 steps.push(Step::Foreign(command));
             }
-            85..=94 => steps.push(Step::Fault(self.fault())),
+            85..=93 => steps.push(Step::Fault(self.fault())),
+            94..=96 => steps.push(self.invalidate(policies)),
             _ => steps.push(Step::Wait(self.random.pick(&[10, 50, 200, 1_000]))),
         }
     }
@@ -139,6 +140,26 @@ impl Generator {
         }
     }
 
+    fn invalidate(&mut self, policies: bool) -> Step {
+        let random = &mut self.random;
+        let slot = ServiceSlot::new(random.below(SERVICES));
+        let (kind, namespace, name) = match random.below(if policies { 8 } else { 5 }) {
+            0 | 1 => ("Service", slot.namespace, slot.name),
+            2 | 3 => {
+                let name = format!("{}-{}-{}", slot.name, random.pick(&["v4", "v6"]), random.below(2));
+                ("EndpointSlice", slot.namespace, name)
+            }
+            4 => ("Node", "", random.pick(&[NODE, OTHER_NODE]).to_owned()),
+            5 => {
+                let slot = random.pick(&ALL_PODS[..PODS]);
+                ("Pod", slot.namespace, slot.name.to_owned())
+            }
+            6 => ("NetworkPolicy", random.pick(&NAMESPACES), format!("n{}", random.below(4))),
+            _ => ("ClusterNetworkPolicy", "", format!("c{}", random.below(3))),
+        };
+        Step::Invalidate { kind: kind.to_owned(), namespace: namespace.to_owned(), name }
+    }
+
     fn fault(&mut self) -> ApiFault {
         let random = &mut self.random;
         let on = random
@@ -186,7 +207,10 @@ fn delete(kind: &str, namespace: &str, name: &str) -> Step {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
+    use portcullis_lab::Protocol;
+
     use super::*;
+    use crate::affinity;
     use crate::cluster::ModelCluster;
     use crate::connections;
     use crate::model::{Client, Expected, Outcome};
@@ -203,6 +227,7 @@ pub(crate) mod tests {
                 match step {
                     Step::Apply(object) => cluster.apply(&object),
                     Step::Delete { kind, namespace, name } => _ = cluster.delete(&kind, &namespace, &name),
+                    Step::Invalidate { .. } => *counts.entry("invalid objects").or_default() += 1,
                     Step::Check | Step::Packets => count(&cluster, seed, &mut counts),
                     _ => {}
                 }
@@ -223,11 +248,14 @@ pub(crate) mod tests {
             "denied by policy",
             "some denied by policy",
             "several endpoints",
+            "SCTP",
+            "session affinity",
         ];
         for name in expected {
             let count = counts.get(name).copied().unwrap_or_default();
             assert!(count >= 100, "{name}: {count} connections");
         }
+        assert!(counts["invalid objects"] >= 10, "{} invalid objects", counts["invalid objects"]);
     }
 
     fn count(cluster: &ModelCluster, seed: u64, counts: &mut BTreeMap<&'static str, usize>) {
@@ -239,7 +267,7 @@ pub(crate) mod tests {
             }
             let is_node = node_addresses(NODE).contains(&connection.to.ip());
             let is_dropped = outcomes.contains(&Outcome::Dropped);
-            let Some(frontend) = cluster.frontend(connection.to, connection.protocol(), is_node) else {
+            let Some(frontend) = cluster.frontend(connection.to, connection.protocol, is_node) else {
                 is_dropped.then(|| add("denied by policy"));
                 continue;
             };
@@ -260,6 +288,8 @@ pub(crate) mod tests {
                 ("no endpoint", !endpoints.exist),
                 ("source ranges", !frontend.admits(connection.from())),
                 ("some denied by policy", is_dropped && outcomes.len() > 1),
+                ("SCTP", connection.protocol == Protocol::Sctp),
+                ("session affinity", outcomes.len() > 1 && affinity::key(cluster, &connection).is_some()),
             ] {
                 is.then(|| add(name));
             }

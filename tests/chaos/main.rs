@@ -14,6 +14,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod affinity;
 #[path = "../api_server/mod.rs"]
 mod api_server;
 mod check;
@@ -24,6 +25,7 @@ mod generator;
 mod health;
 #[path = "../drop_in/http.rs"]
 mod http;
+mod invalid;
 mod model;
 #[path = "../../policy/tests/naive/mod.rs"]
 mod naive;
@@ -55,9 +57,10 @@ use scenario::Scenario;
 use step::Mode;
 
 /// Tests of the test's own parts.
-const SELF_TESTS: [(&str, fn()); 6] = [
+const SELF_TESTS: [(&str, fn()); 7] = [
     ("generator::scenarios_cover_the_model", generator::tests::scenarios_cover_the_model),
     ("shrink::only_the_steps_that_matter_remain", shrink::tests::only_the_steps_that_matter_remain),
+    ("invalid::objects_cannot_be_read", invalid::tests::invalid_objects_cannot_be_read),
     ("health::failures_need_a_reason", health::tests::failures_need_a_reason),
     ("iptables::rules_are_walked", rules::iptables::tests::rules_are_walked_from_the_built_in_chains),
     ("ipvs::terminating_real_servers", rules::ipvs::tests::terminating_real_servers_do_not_count),

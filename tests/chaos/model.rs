@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_cluster::Protocol;
+use portcullis_lab::Protocol;
 use portcullis_policy::Connection as PolicyConnection;
 
 use super::cluster::ModelCluster;
@@ -51,7 +51,7 @@ impl Client {
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) to: SocketAddr,
-    pub(crate) is_udp: bool,
+    pub(crate) protocol: Protocol,
 }
 
 impl Connection {
@@ -59,13 +59,12 @@ impl Connection {
         self.client.address(self.to.is_ipv4())
     }
 
-    /// Returns the protocol as the API spells it.
-    pub(crate) fn protocol(&self) -> &'static str {
-        if self.is_udp { "UDP" } else { "TCP" }
-    }
-
     fn at(&self, to: SocketAddr) -> PolicyConnection {
-        let protocol = if self.is_udp { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = match self.protocol {
+            Protocol::Tcp => portcullis_cluster::Protocol::Tcp,
+            Protocol::Udp => portcullis_cluster::Protocol::Udp,
+            Protocol::Sctp => portcullis_cluster::Protocol::Sctp,
+        };
         PolicyConnection { from: self.from(), to: to.ip(), port: to.port(), protocol }
     }
 }
@@ -76,7 +75,7 @@ impl fmt::Display for Connection {
             Some(pod) => write!(f, "{} ({})", pod.full_name(), self.from())?,
             None => write!(f, "{:?} ({})", self.client, self.from())?,
         }
-        write!(f, " → {}/{}", self.to, self.protocol())
+        write!(f, " → {}/{}", self.to, self.protocol)
     }
 }
 
@@ -121,7 +120,7 @@ impl ModelCluster {
     /// Returns the expected outcomes of a connection in a mode.
     pub(crate) fn expected(&self, mode: Mode, connection: &Connection) -> Expected {
         let is_node = local_addresses().contains(&connection.to.ip());
-        let Some(frontend) = self.frontend(connection.to, connection.protocol(), is_node) else {
+        let Some(frontend) = self.frontend(connection.to, connection.protocol, is_node) else {
             let is_pod =
                 super::pools::ALL_PODS.iter().any(|pod| pod.addresses().contains(&connection.to.ip()));
             if !(is_node || is_pod) {

@@ -15,7 +15,8 @@ use super::http;
 use super::model::Client;
 use super::objects;
 use super::pools::{
-    ALL_PODS, NODE, NODE_ECHO_PORT, OTHER_NODE, SHARED_EXTERNAL_IPS, ServiceSlot, TCP_PORTS, UDP_PORT,
+    ALL_PODS, NODE, NODE_ECHO_PORT, OTHER_NODE, SCTP_PORT, SHARED_EXTERNAL_IPS, ServiceSlot, TCP_PORTS,
+    UDP_PORT,
 };
 use super::scenario::Tools;
 use super::step::{Mode, Signal};
@@ -51,7 +52,10 @@ impl NodeUnderTest {
             echo_ports: TCP_PORTS
                 .map(EchoPort::tcp)
                 .into_iter()
-                .chain([EchoPort { port: UDP_PORT, protocol: Protocol::Udp }])
+                .chain([
+                    EchoPort { port: UDP_PORT, protocol: Protocol::Udp },
+                    EchoPort { port: SCTP_PORT, protocol: Protocol::Sctp },
+                ])
                 .collect(),
             ..PlanOptions::default()
         };

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::pools::{
-    ALL_PODS, NAMESPACES, NODE, OTHER_NODE, PODS, PodSlot, SHARED_EXTERNAL_IPS, ServiceSlot, TCP_PORTS,
-    UDP_PORT, node_addresses,
+    ALL_PODS, NAMESPACES, NODE, OTHER_NODE, PODS, PodSlot, SCTP_PORT, SHARED_EXTERNAL_IPS, ServiceSlot,
+    TCP_PORTS, UDP_PORT, node_addresses,
 };
 use super::random::Random;
 
@@ -40,6 +40,7 @@ pub(crate) fn pod(slot: PodSlot, app: &str) -> Value {
         "spec": {"nodeName": slot.node, "containers": [{"name": "c", "ports": [
             {"name": "http", "containerPort": TCP_PORTS[0], "protocol": "TCP"},
             {"name": "dns", "containerPort": UDP_PORT, "protocol": "UDP"},
+            {"name": "signal", "containerPort": SCTP_PORT, "protocol": "SCTP"},
         ]}]},
         "status": {"phase": "Running", "podIP": slot.addresses()[0], "podIPs": ips},
     })
@@ -85,10 +86,16 @@ pub(crate) fn random_service(random: &mut Random, slot: &ServiceSlot) -> Value {
     if random.chance(60) {
         ports.push(json!({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns"}));
     }
+    if random.chance(35) {
+        ports.push(json!({"name": "signal", "port": 3868, "protocol": "SCTP", "targetPort": "signal"}));
+    }
     let has_node_ports = kind == "NodePort" || kind == "LoadBalancer" && random.chance(80);
     if has_node_ports {
         let numbers = slot.node_ports;
-        ports.iter_mut().zip(numbers).for_each(|(port, number)| port["nodePort"] = number.into());
+        let number_of = |protocol: &Value| {
+            numbers.iter().find(|(_, of)| *protocol == of.to_string()).map(|(number, _)| *number)
+        };
+        ports.iter_mut().for_each(|port| port["nodePort"] = number_of(&port["protocol"]).into());
     }
     let mut spec = json!({
         "type": kind, "clusterIP": slot.cluster_ips[0], "clusterIPs": slot.cluster_ips[..families],
@@ -100,7 +107,7 @@ pub(crate) fn random_service(random: &mut Random, slot: &ServiceSlot) -> Value {
         "name": slot.name, "namespace": slot.namespace, "uid": format!("uid-{}", slot.number),
         "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", (slot.number * 7) % 5),
     });
-    if random.chance(20) {
+    if random.chance(40) {
         spec["sessionAffinity"] = "ClientIP".into();
         spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 10800}});
     }
@@ -178,6 +185,9 @@ pub(crate) fn random_slice(random: &mut Random, slot: &ServiceSlot) -> Value {
         "port": random.pick(&TCP_PORTS), "protocol": "TCP"})];
     if random.chance(80) {
         ports.push(json!({"name": "dns", "port": UDP_PORT, "protocol": "UDP"}));
+    }
+    if random.chance(60) {
+        ports.push(json!({"name": "signal", "port": SCTP_PORT, "protocol": "SCTP"}));
     }
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": (["IPv4", "IPv6"][family]),

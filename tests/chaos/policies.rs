@@ -78,6 +78,8 @@ fn port(random: &mut Random) -> Value {
         r#"{"port": 8080, "endPort": 8085, "protocol": "TCP"}"#,
         r#"{"port": "dns", "protocol": "UDP"}"#,
         r#"{"protocol": "UDP"}"#,
+        r#"{"port": "signal", "protocol": "SCTP"}"#,
+        r#"{"port": 3868, "protocol": "SCTP"}"#,
         r#"{"port": 81}"#,
     ]))
 }
@@ -128,6 +130,7 @@ fn cluster_port(random: &mut Random) -> Value {
         r#"{"tcp": {"destinationPort": {"number": 8080}}}"#,
         r#"{"tcp": {"destinationPort": {"range": {"start": 8000, "end": 8080}}}}"#,
         r#"{"udp": {"destinationPort": {"number": 5353}}}"#,
+        r#"{"sctp": {"destinationPort": {"number": 3868}}}"#,
         r#"{"destinationNamedPort": "http"}"#,
     ]))
 }

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis_lab::Protocol;
 use serde_json::{Value, json};
 
 /// The node of the daemon.
@@ -21,9 +22,14 @@ pub(crate) const PODS: usize = 6;
 /// Number of Services that change.
 pub(crate) const SERVICES: usize = 4;
 
-/// TCP ports of every pod, then the UDP port.
+/// TCP ports of every pod, then the UDP and the SCTP port.
 pub(crate) const TCP_PORTS: [u16; 2] = [8080, 8081];
 pub(crate) const UDP_PORT: u16 = 5353;
+pub(crate) const SCTP_PORT: u16 = 3868;
+
+/// Ports that Services may have on their addresses.
+pub(crate) const SERVICE_PORTS: [(u16, Protocol); 4] =
+    [(80, Protocol::Tcp), (81, Protocol::Tcp), (53, Protocol::Udp), (3868, Protocol::Sctp)];
 
 /// A TCP port on which both nodes listen.
 pub(crate) const NODE_ECHO_PORT: u16 = 7777;
@@ -110,8 +116,8 @@ pub(crate) struct ServiceSlot {
     pub(crate) cluster_ips: [IpAddr; 2],
     pub(crate) load_balancer_ips: [IpAddr; 2],
     pub(crate) external_ips: [IpAddr; 2],
-    /// Node ports of the TCP and of the UDP port.
-    pub(crate) node_ports: [u16; 2],
+    /// Node ports of the TCP, the UDP and the SCTP port.
+    pub(crate) node_ports: [(u16, Protocol); 3],
 }
 
 impl ServiceSlot {
@@ -127,7 +133,8 @@ impl ServiceSlot {
             cluster_ips: addresses("10.96.0", "fd00:10:96"),
             load_balancer_ips: addresses("203.0.113", "2001:db8:113"),
             external_ips: addresses("192.0.2", "2001:db8:192"),
-            node_ports: [30_000, 30_001].map(|port| port + 10 * number as u16),
+            node_ports: [(30_000, Protocol::Tcp), (30_001, Protocol::Udp), (30_002, Protocol::Sctp)]
+                .map(|(port, protocol)| (port + 10 * number as u16, protocol)),
         }
     }
 

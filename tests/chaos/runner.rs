@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use super::affinity::Affinities;
 use super::api_server::{Fault, Streaming};
 use super::check::{self, CheckCounts};
-use super::cluster::ModelCluster;
+use super::cluster::{ModelCluster, key_of};
 use super::health::HealthWatcher;
+use super::invalid::{self, InvalidObjects};
 use super::node::NodeUnderTest;
 use super::pools;
 use super::quiet;
 use super::random::Random;
 use super::rules_names;
 use super::scenario::Scenario;
-use super::step::{ApiFault, Mode, Step};
+use super::step::{ApiFault, Mode, Step, plural};
 use super::traffic::{Traffic, TrafficCounts};
 use super::violation::{Invariant, Violation};
 
@@ -37,6 +39,7 @@ impl Counts {
         checks.rejected += more.rejected;
         checks.virtual_servers += more.virtual_servers;
         checks.probed += more.probed;
+        checks.affine += more.affine;
         let (traffic, more) = (&mut self.traffic, other.traffic);
         traffic.allowed += more.allowed;
         traffic.denied += more.denied;
@@ -78,6 +81,8 @@ pub(crate) fn run(scenario: &Scenario, limit: Duration) -> Result<Counts, Failur
         is_disturbed: false,
         is_server_down: false,
         has_hung: false,
+        invalid: InvalidObjects::default(),
+        affinities: Affinities::default(),
         traffic: None,
         health: None,
         counts: Counts::default(),
@@ -101,6 +106,8 @@ struct Run<'a> {
     is_server_down: bool,
     /// A request of the daemon may wait for a response for ever.
     has_hung: bool,
+    invalid: InvalidObjects,
+    affinities: Affinities,
     traffic: Option<Traffic>,
     health: Option<HealthWatcher>,
     counts: Counts,
@@ -131,13 +138,19 @@ impl Run<'_> {
         match step {
             Step::Apply(object) => {
                 self.cluster.apply(object);
+                self.invalid.record_change(key_of(object));
+                self.affinities.update(&self.cluster, self.mode);
                 node.server.apply(object.clone());
             }
             Step::Delete { kind, namespace, name } => {
                 if self.cluster.delete(kind, namespace, name) {
-                    let key = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
-                    node.server.delete(plural(kind), &key);
+                    self.invalid.record_change((kind.clone(), namespace.clone(), name.clone()));
+                    self.affinities.update(&self.cluster, self.mode);
+                    node.server.delete(plural(kind), &invalid::full_name(namespace, name));
                 }
+            }
+            Step::Invalidate { kind, namespace, name } => {
+                self.invalid.invalidate(node, &self.cluster, (kind.clone(), namespace.clone(), name.clone()));
             }
             Step::Stop(signal) => {
                 return node.stop(*signal);
@@ -149,7 +162,13 @@ impl Run<'_> {
             Step::Check => return self.quiet(node),
             Step::Packets => {
                 self.quiet(node)?;
-                return check::packets(node, &self.cluster, &mut self.random, &mut self.counts.checks);
+                return check::packets(
+                    node,
+                    &self.cluster,
+                    &mut self.affinities,
+                    &mut self.random,
+                    &mut self.counts.checks,
+                );
             }
         }
         Ok(())
@@ -162,7 +181,11 @@ impl Run<'_> {
             {
                 traffic.leave_ipvs();
             }
+            if mode != self.mode {
+                self.affinities.forget();
+            }
             self.mode = mode;
+            self.invalid.record_start();
             node.start(mode);
         }
     }
@@ -171,6 +194,7 @@ impl Run<'_> {
     fn quiet(&mut self, node: &mut NodeUnderTest) -> Result<(), Violation> {
         self.mend_server(node);
         self.start(node, self.mode);
+        self.invalid.repair(node, &self.cluster, self.is_disturbed);
         quiet::wait(node, self.scenario.policies, self.limit)?;
         check::rules(
             node,
@@ -178,14 +202,17 @@ impl Run<'_> {
             &mut self.random,
             &mut self.counts.checks,
             std::mem::take(&mut self.is_disturbed),
+            self.invalid.count(),
             self.limit,
         )?;
+        self.invalid.settle();
         self.traffic.iter_mut().for_each(Traffic::settle);
         Ok(())
     }
 
     fn foreign(&mut self, node: &NodeUnderTest, command: &str) {
         self.is_disturbed = true;
+        self.affinities.forget();
         self.traffic.iter_mut().for_each(Traffic::disturb);
         let Some(command) = rules_names::fill_in(&node.netns(), command, &mut self.random) else { return };
         let mut shell = node.netns().command("sh");
@@ -251,19 +278,5 @@ impl Run<'_> {
         let traffic = self.traffic.take().map(Traffic::stop).transpose().map_err(failed)?;
         self.counts.traffic = traffic.unwrap_or_default();
         health
-    }
-}
-
-/// Returns the name of a kind in paths of the API.
-fn plural(kind: &str) -> &'static str {
-    match kind {
-        "Service" => "services",
-        "EndpointSlice" => "endpointslices",
-        "Node" => "nodes",
-        "Pod" => "pods",
-        "Namespace" => "namespaces",
-        "NetworkPolicy" => "networkpolicies",
-        "ClusterNetworkPolicy" => "clusternetworkpolicies",
-        _ => panic!("scenarios have no {kind}"),
     }
 }

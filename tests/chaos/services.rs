@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis_lab::Protocol;
 use serde_json::Value;
 
 use super::cluster::{ModelCluster, address, list, text};
@@ -23,7 +24,7 @@ pub(crate) enum FrontendKind {
 pub(crate) struct Frontend<'a> {
     pub(crate) kind: FrontendKind,
     pub(crate) service: &'a Value,
-    port: &'a Value,
+    pub(crate) port: &'a Value,
 }
 
 /// The endpoints of a Service port in one family.
@@ -63,7 +64,7 @@ impl Endpoint<'_> {
 impl ModelCluster {
     /// Returns the frontend that owns a destination. Of several Services, the one with the highest kind owns it, then the
     /// oldest, then the one with the least UID.
-    pub(crate) fn frontend(&self, to: SocketAddr, protocol: &str, is_node: bool) -> Option<Frontend<'_>> {
+    pub(crate) fn frontend(&self, to: SocketAddr, protocol: Protocol, is_node: bool) -> Option<Frontend<'_>> {
         let mut found: Vec<Frontend<'_>> = self
             .all("Service")
             .filter(|service| is_served(service))
@@ -195,12 +196,14 @@ fn kind_at(
     service: &Value,
     port: &Value,
     to: SocketAddr,
-    protocol: &str,
+    protocol: Protocol,
     is_node: bool,
 ) -> Option<FrontendKind> {
     let spec = &service["spec"];
     let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
-    if !list(&spec["ipFamilies"]).iter().any(|name| name == family) || port["protocol"] != protocol {
+    if !list(&spec["ipFamilies"]).iter().any(|name| name == family)
+        || port["protocol"] != protocol.to_string()
+    {
         return None;
     }
     let has = |addresses: &Value| list(addresses).iter().any(|ip| address(ip) == Some(to.ip()));

@@ -72,6 +72,13 @@ pub(crate) enum Step {
         namespace: String,
         name: String,
     },
+    /// Replaces an object by one that cannot be read, or creates such an object.
+    Invalidate {
+        kind: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        namespace: String,
+        name: String,
+    },
     /// Ends the daemon.
     Stop(Signal),
     /// Starts the daemon in a mode.
@@ -102,9 +109,24 @@ impl fmt::Display for Step {
                 )
             }
             Step::Delete { kind, namespace, name } => write!(f, "delete {kind} {namespace}/{name}"),
+            Step::Invalidate { kind, namespace, name } => write!(f, "invalidate {kind} {namespace}/{name}"),
             Step::Start(mode) => write!(f, "start in {} mode", mode.name()),
             Step::Foreign(command) => write!(f, "another process: {command}"),
             other => write!(f, "{other:?}"),
         }
+    }
+}
+
+/// Returns the name of a kind in paths of the API.
+pub(crate) fn plural(kind: &str) -> &'static str {
+    match kind {
+        "Service" => "services",
+        "EndpointSlice" => "endpointslices",
+        "Node" => "nodes",
+        "Pod" => "pods",
+        "Namespace" => "namespaces",
+        "NetworkPolicy" => "networkpolicies",
+        "ClusterNetworkPolicy" => "clusternetworkpolicies",
+        _ => panic!("scenarios have no {kind}"),
     }
 }

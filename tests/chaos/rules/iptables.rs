@@ -23,7 +23,8 @@ pub(super) struct IptablesRules {
 struct Packet {
     source: IpAddr,
     destination: SocketAddr,
-    is_udp: bool,
+    /// As the tools print it.
+    protocol: String,
     is_translated: bool,
     mark: u32,
     input: &'static str,
@@ -77,7 +78,7 @@ impl IptablesRules {
         let packet = Packet {
             source: connection.from(),
             destination: connection.to,
-            is_udp: connection.is_udp,
+            protocol: connection.protocol.to_string().to_lowercase(),
             is_translated: false,
             mark: 0,
             input: match connection.client {
@@ -230,7 +231,7 @@ impl IptablesRules {
             let holds = match word.as_str() {
                 "-s" => within(packet.source),
                 "-d" => within(packet.destination.ip()),
-                "-p" => argument() == if packet.is_udp { "udp" } else { "tcp" },
+                "-p" => argument() == packet.protocol,
                 "-i" => argument() == packet.input,
                 "-o" | "--physdev-is-in" => false,
                 "--dport" => argument() == packet.destination.port().to_string(),
@@ -281,7 +282,7 @@ fn is_entry(entry: &str, directions: &str, packet: &Packet) -> bool {
     entry.split(',').zip(directions.split(',')).all(|(part, direction)| {
         let ip = if direction == "src" { packet.source } else { packet.destination.ip() };
         let port = packet.destination.port().to_string();
-        if let Some(number) = part.strip_prefix(if packet.is_udp { "udp:" } else { "tcp:" }) {
+        if let Some(number) = part.strip_prefix(&format!("{}:", packet.protocol)) {
             return number == port;
         }
         match (part.parse::<IpAddr>(), part.parse::<IpNet>()) {
@@ -318,6 +319,8 @@ fn words(line: &str) -> Vec<String> {
 }
 
 pub(crate) mod tests {
+    use portcullis_lab::Protocol;
+
     use super::*;
 
     pub(crate) fn rules_are_walked_from_the_built_in_chains() {
@@ -328,10 +331,10 @@ pub(crate) mod tests {
              *filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -d 10.0.0.2/32 -j DROP\n-A FORWARD -d 10.96.0.10/32 -p udp -j REJECT\nCOMMIT\n",
         );
         let to = "10.96.0.10:80".parse().unwrap();
-        let outcomes = |client, is_udp| rules.outcomes(&Connection { client, to, is_udp });
+        let outcomes = |client, protocol| rules.outcomes(&Connection { client, to, protocol });
         let first = Outcome::To("10.0.0.1:8080".parse().unwrap());
-        assert_eq!(outcomes(Client::Pod(0), false), BTreeSet::from([first, Outcome::Dropped]));
-        assert_eq!(outcomes(Client::Pod(0), true), BTreeSet::from([Outcome::Rejected]));
-        assert_eq!(outcomes(Client::Pod(6), false), BTreeSet::from([Outcome::To(to)]));
+        assert_eq!(outcomes(Client::Pod(0), Protocol::Tcp), BTreeSet::from([first, Outcome::Dropped]));
+        assert_eq!(outcomes(Client::Pod(0), Protocol::Udp), BTreeSet::from([Outcome::Rejected]));
+        assert_eq!(outcomes(Client::Pod(6), Protocol::Tcp), BTreeSet::from([Outcome::To(to)]));
     }
 }

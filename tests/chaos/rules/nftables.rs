@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use portcullis_lab::NetNs;
+use portcullis_lab::{NetNs, Protocol};
 use portcullis_netlink::nf_tables::{self, Fate, Packet, Table, TableFamily, TracedHost};
 
 use crate::model::{Client, Connection, Outcome};
@@ -51,7 +51,11 @@ impl NftablesTables {
                 _ => true,
             })
             .collect();
-        let protocol = if connection.is_udp { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP };
+        let protocol = match connection.protocol {
+            Protocol::Tcp => libc::IPPROTO_TCP,
+            Protocol::Udp => libc::IPPROTO_UDP,
+            Protocol::Sctp => libc::IPPROTO_SCTP,
+        };
         let packet = Packet::new(connection.from(), to.ip(), protocol as u8, to.port());
         let input = match connection.client {
             Client::Node => None,
