@@ -6,6 +6,7 @@
 //! ```
 
 mod base_rules;
+mod blocking_rules;
 mod bulk;
 mod chain;
 mod chains_in_use;
@@ -35,6 +36,7 @@ mod snapshot;
 mod tool;
 mod unmarked_return;
 
+pub use blocking_rules::remove_blocking_rules;
 pub use chain::{ChainName, Table, is_service_chain};
 pub use diff::{ChainDiff, RuleDiff, RuleLine, RuleOwner, compare_rules};
 pub use error::ToolError;

@@ -47,7 +47,7 @@ impl KernelSettings {
 /// Undoes what other processes did to this program's rules if it could keep this daemon from its API server, and so from the first
 /// sync: rules in its nf_tables tables that block all packets, and a deleted iptables rule without which all packets are masqueraded.
 pub(super) fn restore_reachability(config: &Config, enforcer: Option<&mut Enforcer>, tools: Option<&Tools>) {
-    remove_blocking_rules(config, enforcer);
+    remove_blocking_rules(config, enforcer, tools);
     let options = node::options(config, None);
     for family in Family::BOTH {
         let Some(kernel) = tools.map(|tools| tools.kernel(family)) else { continue };
@@ -63,10 +63,19 @@ pub(super) fn restore_reachability(config: &Config, enforcer: Option<&mut Enforc
     }
 }
 
-fn remove_blocking_rules(config: &Config, enforcer: Option<&mut Enforcer>) {
-    let services = nftables::remove_blocking_objects(&node::options(config, None), &NodeFacts::default());
-    let policies = enforcer.map_or(Ok(Vec::new()), Enforcer::remove_blocking_objects);
-    for (rules, removed) in [("rules of Services", services), ("NetworkPolicy table", policies)] {
+fn remove_blocking_rules(config: &Config, enforcer: Option<&mut Enforcer>, tools: Option<&Tools>) {
+    let text = |removed: portcullis_netlink::Result<_>| removed.map_err(|error| error.to_string());
+    let services =
+        text(nftables::remove_blocking_objects(&node::options(config, None), &NodeFacts::default()));
+    let policies = text(enforcer.map_or(Ok(Vec::new()), Enforcer::remove_blocking_objects));
+    let of_family = |family: Family| {
+        let removed = iptables::remove_blocking_rules(&*tools?.kernel(family));
+        Some((family.as_str(), removed.map_err(|error| error.to_string())))
+    };
+    let chains = Family::BOTH.into_iter().filter_map(of_family);
+    for (rules, removed) in
+        [("rules of Services", services), ("NetworkPolicy table", policies)].into_iter().chain(chains)
+    {
         match removed {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => tracing::warn!(

@@ -5,6 +5,7 @@
 #[path = "../../../netlink/tests/namespace/mod.rs"]
 mod namespace;
 
+mod blocking_rules;
 mod cleanup;
 mod concurrent_writer;
 mod diff;
