@@ -149,7 +149,8 @@ impl Generator {
                 let name = format!("{}-{}-{}", slot.name, random.pick(&["v4", "v6"]), random.below(2));
                 ("EndpointSlice", slot.namespace, name)
             }
-            4 => ("Node", "", random.pick(&[NODE, OTHER_NODE]).to_owned()),
+            // Without policies, the daemon reads only its own node.
+            4 => ("Node", "", NODE.to_owned()),
             5 => {
                 let slot = random.pick(&ALL_PODS[..PODS]);
                 ("Pod", slot.namespace, slot.name.to_owned())
