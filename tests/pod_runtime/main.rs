@@ -6,6 +6,7 @@
 //! ```
 //! The client `ctr` calls the plugin, as the kubelet's side of containerd does: `ADD` for each pod, and `DEL` when it has ended.
 
+mod cluster;
 mod node;
 mod plugin;
 mod pod;

@@ -29,7 +29,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node whose containers get a network by a configuration, a list of plugins.
+    /// Starts a node whose containers get a network by a configuration, a list of plugins. If it is empty, the node has neither the
+    /// plugin nor a configuration.
     pub(crate) fn start(configuration: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("pod-runtime-").tempdir().expect("a temporary folder");
         make_root_file_system(&folder.path().join("rootfs"));
@@ -62,6 +63,11 @@ impl Node {
     /// Returns the root file system of all containers.
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.folder().join("rootfs")
+    }
+
+    /// Returns the ID of process 1 of the node.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
     }
 
     /// Returns a path of the node as this process sees it.

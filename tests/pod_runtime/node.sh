@@ -1,5 +1,5 @@
 # Process 1 of a node: private copies of the folders that a container runtime and the plugin write, then containerd.
-# $1: a folder for containerd; $2: the program; $3: the network configuration.
+# $1: a folder for containerd; $2: the program; $3: the network configuration, or nothing if a daemon writes it.
 set -eu
 umask 022
 mount --make-rprivate /
@@ -8,14 +8,16 @@ mount -t tmpfs -o mode=755 tmpfs "$1/etc"
 cp -a /etc/. "$1/etc"
 mount --bind "$1/etc" /etc
 for folder in /run /opt /var/lib; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
-mkdir -p /opt/cni/bin /etc/cni/net.d /run/portcullis/pod-network
-ln -s "$2" /opt/cni/bin/portcullis
-printf '%s\n' "$3" >/etc/cni/net.d/10-portcullis.conflist
-
+mkdir -p /opt/cni/bin /etc/cni/net.d
 ip link set lo up
-# The daemon of a node sets these.
-echo 1 >/proc/sys/net/ipv4/ip_forward
-echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+if [ -n "$3" ]; then
+    mkdir -p /run/portcullis/pod-network
+    ln -s "$2" /opt/cni/bin/portcullis
+    printf '%s\n' "$3" >/etc/cni/net.d/10-portcullis.conflist
+    # The daemon of a node sets these.
+    echo 1 >/proc/sys/net/ipv4/ip_forward
+    echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+fi
 
 cat >"$1/config.toml" <<END
 version = 2
