@@ -13,7 +13,7 @@ use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 
-use crate::error_chain::describe;
+use crate::error_chain::{describe, without_url_users};
 
 /// The address and credentials of the API server. If neither is set, the pod's service account is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,10 @@ pub enum AccessError {
         hint: String,
     },
     /// `--master` is invalid.
-    #[error("--master {address:?}: {message}, expected an address such as https://10.0.0.1:6443")]
+    #[error(
+        "--master {:?}: {message}, expected an address such as https://10.0.0.1:6443",
+        without_url_users(address)
+    )]
     Master {
         /// The value.
         address: String,
@@ -78,7 +81,7 @@ pub enum AccessError {
         message: String,
     },
     /// The client cannot be created from the configuration.
-    #[error("cannot create a client for {server}: {}; check {files}", describe(.source))]
+    #[error("cannot create a client for {}: {}; check {files}", without_url_users(server), describe(.source))]
     Client {
         /// The server's address.
         server: String,
