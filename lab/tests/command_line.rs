@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "portcullis-lab",
     "portcullis-lab-apply",
     "portcullis-lab-completions",
@@ -15,6 +15,7 @@ const PAGES: [&str; 11] = [
     "portcullis-lab-list",
     "portcullis-lab-logs",
     "portcullis-lab-man",
+    "portcullis-lab-observe",
     "portcullis-lab-run",
     "portcullis-lab-up",
 ];
