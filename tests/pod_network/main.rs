@@ -129,7 +129,7 @@ fn traffic_continues_while_nodes_join_leave_and_change() {
             || cluster.log(0),
         );
         assert_connected(&cluster, &[0, 2]);
-        // A thousand nodes join at once, and leave.
+        // A thousand nodes join together, and leave.
         cluster.write_other_nodes(1000);
         traffic::wait_until(
             "all nodes are known",
