@@ -46,6 +46,12 @@ impl Site {
         condition: impl Fn(&str) -> bool,
     ) -> String {
         let until = std::time::Instant::now() + crate::daemon::PATIENCE;
+        // A daemon serves the page a moment after its start, and a browser does not try again.
+        while std::net::TcpStream::connect(ADDRESS).is_err() {
+            assert!(daemon.is_running(), "the daemon ended:\n{}", daemon.log());
+            assert!(std::time::Instant::now() < until, "nothing listens on {ADDRESS}:\n{}", daemon.log());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         loop {
             self.browser.open(&format!("http://{ADDRESS}{path}"));
             let text = self.browser.text();
