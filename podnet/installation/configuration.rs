@@ -1,11 +1,10 @@
-//! The CNI configuration of the node (pure).
+//! The CNI configuration of the node (pure): the list, with the values that the plugin reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::Wiring;
+use crate::cni::{Capabilities, NetworkConfiguration};
 use crate::plan::PodNetworkPlan;
 
 /// The name of the network.
@@ -27,46 +26,27 @@ const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 const HOST_LOCAL: [&str; 2] = ["/var/lib/cni/networks", "/run/cni-ipam-state"];
 
 /// A network configuration list (CNI specification, section 1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigurationList {
     cni_version: &'static str,
     cni_versions: [&'static str; 2],
     name: &'static str,
-    plugins: [Plugin; 1],
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Plugin {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    wiring: Wiring,
-    mtu: u32,
-    #[serde(rename = "podCIDRs")]
-    pod_cidrs: Vec<IpNet>,
-    state_dir: String,
-    other_address_dirs: [&'static str; 2],
-    capabilities: Capabilities,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Capabilities {
-    port_mappings: bool,
+    plugins: [NetworkConfiguration; 1],
 }
 
 impl ConfigurationList {
     /// Returns the configuration of a node. `state_dir` is the folder of the plugin's records, as seen by the container runtime.
     pub fn new(plan: &PodNetworkPlan, state_dir: &Path) -> Self {
-        let plugin = Plugin {
-            kind: PLUGIN,
+        let plugin = NetworkConfiguration {
+            plugin: PLUGIN.to_owned(),
             wiring: plan.wiring,
             mtu: plan.mtu,
             pod_cidrs: plan.pod_cidrs.clone(),
-            state_dir: state_dir.display().to_string(),
-            other_address_dirs: HOST_LOCAL,
+            state_dir: state_dir.to_owned(),
+            other_address_dirs: HOST_LOCAL.map(PathBuf::from).into(),
             capabilities: Capabilities { port_mappings: true },
+            ..NetworkConfiguration::default()
         };
         ConfigurationList { cni_version: VERSION, cni_versions: VERSIONS, name: NETWORK, plugins: [plugin] }
     }
@@ -89,7 +69,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::PodNetworkMode;
+    use crate::{PodNetworkMode, Wiring};
 
     #[test]
     fn the_configuration_of_a_node() {
