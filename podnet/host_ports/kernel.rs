@@ -59,7 +59,7 @@ impl HostPorts {
 
     /// Adds the host ports of a pod, whose record must exist, so that [`HostPorts::restore`] keeps them. Adding them again changes
     /// nothing. `interface` is the node's interface to the pod. `is_attached` tells whether an address belongs to an existing
-    /// pod: host ports that lead to another address are left over, and are replaced.
+    /// pod: host ports with another address as their target are left over, and are replaced.
     ///
     /// Returns the result of the deletion of conntrack entries. An error there leaves UDP clients with an outdated flow, but the
     /// host ports work.
@@ -98,7 +98,7 @@ impl HostPorts {
         Ok(stale_flows::delete_untranslated(&added))
     }
 
-    /// Removes the host ports that lead to the addresses of a pod, and the conntrack entries of its connections through them.
+    /// Removes the host ports whose targets are the addresses of a pod, and the conntrack entries of its connections through them.
     /// Removing them again changes nothing. Returns the result of the deletion of conntrack entries, as [`HostPorts::add`].
     ///
     /// # Errors
@@ -167,7 +167,7 @@ impl HostPorts {
         Ok(HostPortRestore { changes, conflicts, stale_flows: stale_flows::delete_untranslated(&all) })
     }
 
-    /// Returns the mappings of a pod that do not lead to it.
+    /// Returns the mappings of a pod whose host ports have another target.
     ///
     /// # Errors
     /// The table cannot be read.

@@ -13,7 +13,7 @@ use portcullis_netlink::{Family, Result};
 
 use super::elements::Forward;
 
-/// Deletes the flows to host ports that do not lead to their targets. Returns the number of deleted flows.
+/// Deletes the flows to host ports that go to another address than the target. Returns the number of deleted flows.
 pub(super) fn delete_untranslated(added: &[Forward]) -> Result<usize> {
     let added: Vec<&Forward> =
         added.iter().filter(|forward| forward.mapping.protocol.has_stale_flows()).collect();

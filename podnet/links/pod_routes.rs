@@ -11,7 +11,7 @@ use crate::ROUTE_PROTOCOL;
 use crate::addresses::Attachment;
 
 /// Adds routes to pods that another process removed: for each attachment, one for each of its addresses through its interface. Ports of a
-/// bridge have none, as the bridge's own route leads to all its pods. Returns the number of added routes.
+/// bridge have none, as the bridge's own route is that of all its pods. Returns the number of added routes.
 ///
 /// # Errors
 /// [`Error::Interrupted`](portcullis_netlink::Error::Interrupted) if links or routes change faster than they can be read.

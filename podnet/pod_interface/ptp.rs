@@ -8,7 +8,7 @@ use portcullis_netlink::route::{InterfaceBatch, Ipv4Setting, NeighbourState, Pod
 use super::{Identity, PodInterface};
 use crate::ROUTE_PROTOCOL;
 
-/// The gateway of IPv4. No interface has this address; the pod's neighbour entry leads to the node.
+/// The gateway of IPv4. No interface has this address; the pod's neighbour entry has the Ethernet address of the node.
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// The gateway of IPv6, which each interface of a pod has on the node.
