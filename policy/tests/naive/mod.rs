@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use portcullis_cluster::Protocol;
 use portcullis_policy::evaluation::{Connection, Evaluation, PolicyVerdict};
 use serde_json::Value;
 
@@ -71,9 +72,18 @@ impl NaiveCluster {
 
     /// Evaluates a connection, with the pods of one node in scope or with all pods.
     pub fn evaluate(&self, node: Option<&str>, connection: Connection) -> Verdicts {
+        self.evaluate_ends(node, connection, true)
+    }
+
+    /// Evaluates packets of a protocol without ports, such as ICMP: only rules for all ports match them.
+    pub fn evaluate_without_ports(&self, node: Option<&str>, from: IpAddr, to: IpAddr) -> Verdicts {
+        self.evaluate_ends(node, Connection { from, to, port: 0, protocol: Protocol::Tcp }, false)
+    }
+
+    fn evaluate_ends(&self, node: Option<&str>, connection: Connection, has_ports: bool) -> Verdicts {
         let end = |address, direction| {
             let pod = self.pod_at(address, node)?;
-            Some(End { naive_cluster: self, pod, direction, connection }.allows())
+            Some(End { naive_cluster: self, pod, direction, connection, has_ports }.allows())
         };
         (end(connection.from, Direction::Egress), end(connection.to, Direction::Ingress))
     }
@@ -116,6 +126,7 @@ struct End<'a> {
     pod: &'a Value,
     direction: Direction,
     connection: Connection,
+    has_ports: bool,
 }
 
 impl End<'_> {
@@ -206,7 +217,7 @@ impl End<'_> {
     }
 
     fn is_cluster_port(&self, port: &Value) -> bool {
-        if port.as_object().is_none_or(|fields| fields.len() != 1) {
+        if !self.has_ports || port.as_object().is_none_or(|fields| fields.len() != 1) {
             return false;
         }
         let protocol = self.connection.protocol.as_str();
@@ -272,7 +283,7 @@ impl End<'_> {
 
     fn is_port(&self, port: &Value) -> bool {
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
-        if protocol != self.connection.protocol.as_str().to_uppercase() {
+        if !self.has_ports || protocol != self.connection.protocol.as_str().to_uppercase() {
             return false;
         }
         let number = u64::from(self.connection.port);
