@@ -35,9 +35,8 @@ impl AddressRanges {
                 }
             }
         }
-        let v4_address = |n: u128| Ipv4Addr::from_bits(u32::try_from(n).expect("it came from 32 bits"));
         AddressRanges {
-            v4: merge(v4).into_iter().map(|(a, b)| (v4_address(a), v4_address(b))).collect(),
+            v4: merge(v4).into_iter().map(|(a, b)| (Ipv4Addr::from(a), Ipv4Addr::from(b))).collect(),
             v6: merge(v6).into_iter().map(|(a, b)| (Ipv6Addr::from(a), Ipv6Addr::from(b))).collect(),
         }
     }
@@ -61,8 +60,34 @@ fn within<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
     after > 0 && address <= ranges[after - 1].1
 }
 
-fn bounds_v4(net: &Ipv4Net) -> (u128, u128) {
-    (net.network().to_bits().into(), net.broadcast().to_bits().into())
+/// The number of an address.
+trait AddressBits: Copy + Ord {
+    fn next(self) -> Option<Self>;
+    fn previous(self) -> Option<Self>;
+}
+
+impl AddressBits for u32 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
+}
+
+impl AddressBits for u128 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
+}
+
+fn bounds_v4(net: &Ipv4Net) -> (u32, u32) {
+    (net.network().to_bits(), net.broadcast().to_bits())
 }
 
 fn bounds_v6(net: &Ipv6Net) -> (u128, u128) {
@@ -70,7 +95,7 @@ fn bounds_v6(net: &Ipv6Net) -> (u128, u128) {
 }
 
 /// Appends the ranges of a block without its exceptions.
-fn subtract(block: (u128, u128), except: impl Iterator<Item = (u128, u128)>, ranges: &mut Vec<(u128, u128)>) {
+fn subtract<A: AddressBits>(block: (A, A), except: impl Iterator<Item = (A, A)>, ranges: &mut Vec<(A, A)>) {
     let mut at = block.0;
     for (first, last) in merge(except.collect()) {
         if last < at {
@@ -80,27 +105,27 @@ fn subtract(block: (u128, u128), except: impl Iterator<Item = (u128, u128)>, ran
             break;
         }
         if at < first {
-            ranges.push((at, first - 1));
+            ranges.push((at, first.previous().expect("there is a lower address")));
         }
         if last >= block.1 {
             return;
         }
-        at = last + 1;
+        at = last.next().expect("there is a higher address");
     }
     ranges.push((at, block.1));
 }
 
 /// Sorts ranges and merges those that overlap or are adjacent.
-fn merge(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+fn merge<A: AddressBits>(mut ranges: Vec<(A, A)>) -> Vec<(A, A)> {
     ranges.sort_unstable();
-    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges {
-        match merged.last_mut() {
-            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
-            _ => merged.push((first, last)),
+    ranges.dedup_by(|(first, last), before| {
+        let is_connected = before.1.next().is_none_or(|next| *first <= next);
+        if is_connected {
+            before.1 = before.1.max(*last);
         }
-    }
-    merged
+        is_connected
+    });
+    ranges
 }
 
 #[cfg(test)]

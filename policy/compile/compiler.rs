@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
-use super::address_index::{AddressIndex, DirtyAddresses, is_live};
+use super::address_index::{AddressIndex, DirtyAddresses};
 use super::changes::{
     AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesChange, SetChange, SetUpdate,
 };
@@ -24,33 +23,18 @@ use super::ports::RulePorts;
 use super::profile::Profile;
 use super::reference_counts::ReferenceCounts;
 use super::rule::PolicyRule;
+use super::scope::Scope;
 use super::selection::Selection;
 use super::set_members::{self, MemberChanges, PeerSetIndex};
 use super::touched_objects::TouchedObjects;
 use super::translate;
 
-/// The pods for which policies are compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Pods of one node, for enforcement on that node.
-    Node(Name),
-    /// Pods of all nodes, for commands about the whole cluster.
-    Cluster,
-}
-
-impl Scope {
-    /// Returns true if pods of this node are in scope.
-    fn includes_node(&self, node: Option<&Name>) -> bool {
-        match self {
-            Scope::Node(own) => node == Some(own),
-            Scope::Cluster => true,
-        }
-    }
-
-    /// Returns true if a pod is in scope.
-    fn includes_pod(&self, pod: &Pod) -> bool {
-        is_live(pod) && self.includes_node(pod.node.as_ref())
-    }
+/// Pods that may be selected by other policies than before.
+enum DirtySelections<'a> {
+    /// All pods in scope.
+    All,
+    /// The pods of these namespaces.
+    Namespaces(BTreeSet<&'a Name>),
 }
 
 /// Compiles the policies of an index, and updates the result after changes of the index.
@@ -60,7 +44,7 @@ pub struct Compiler {
     addresses: AddressIndex,
     selection: Selection,
     peer_set_index: PeerSetIndex,
-    /// PodProfiles pods that have a profile.
+    /// Counts the pods that have a profile.
     profiles: ReferenceCounts<Arc<Profile>>,
     /// Counts the profiles with a policy's rules.
     rules: ReferenceCounts<RulesId>,
@@ -121,8 +105,9 @@ impl Compiler {
             return PolicyChanges::default();
         }
 
-        let dirty = self.update_indexes(index, &work);
-        let pods = self.pods_to_select(index, &work);
+        let dirty = self.update_addresses(index, &work);
+        let selections = self.update_selection(index, &work);
+        let pods = self.pods_to_select(index, &work, &selections);
         let before = self.profiles_before(&dirty, &pods);
         pods.iter().for_each(|key| self.select(index, key));
         self.update_owners(index, &dirty);
@@ -164,39 +149,51 @@ impl Compiler {
         self.held_rules.is_held_back(id)
     }
 
-    /// Updates the indexes of addresses and policies.
-    fn update_indexes(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
+    fn update_addresses(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
         let mut dirty = DirtyAddresses::default();
         work.pods.iter().for_each(|key| self.addresses.update_pod(index, key, &mut dirty));
         work.namespaces.iter().for_each(|name| self.addresses.update_namespace(name, &mut dirty));
         work.nodes.iter().for_each(|name| self.addresses.update_node(index, name, &mut dirty));
-        work.network_policies.iter().for_each(|key| self.selection.update_network_policy(index, key));
-        if !work.cluster_policies.is_empty() {
-            self.selection.update_cluster_policies(index);
-        }
         dirty
     }
 
+    /// Updates the policies that select pods. Returns the pods that may be selected by others than before.
+    fn update_selection<'a>(&mut self, index: &Index, work: &'a TouchedObjects) -> DirtySelections<'a> {
+        let policies = work.network_policies.iter();
+        let changed = policies.filter(|key| self.selection.update_network_policy(index, key));
+        let mut namespaces: BTreeSet<&Name> = changed.map(|key| &key.namespace).collect();
+        if self.selection.update_cluster_policies(index, &work.cluster_policies) {
+            return DirtySelections::All;
+        }
+        if self.selection.has_cluster_policies() {
+            namespaces.extend(&work.namespaces);
+        }
+        DirtySelections::Namespaces(namespaces)
+    }
+
     /// Returns the pods whose profiles may have changed.
-    fn pods_to_select(&self, index: &Index, work: &TouchedObjects) -> BTreeSet<NamespacedName> {
+    fn pods_to_select(
+        &self,
+        index: &Index,
+        work: &TouchedObjects,
+        selections: &DirtySelections<'_>,
+    ) -> BTreeSet<NamespacedName> {
         let known = &self.compiled.pods;
         let is_in_scope = |key: &&NamespacedName| {
             index.pod(key).is_some_and(|pod| self.scope.includes_pod(pod)) || known.contains_key(key)
         };
         let mut pods: BTreeSet<NamespacedName> = work.pods.iter().filter(is_in_scope).cloned().collect();
-        if !work.cluster_policies.is_empty() {
-            pods.extend(known.keys().cloned());
-            return pods;
-        }
-        let mut namespaces: BTreeSet<&Name> =
-            work.network_policies.iter().map(|key| &key.namespace).collect();
-        if self.selection.has_cluster_policies() {
-            namespaces.extend(&work.namespaces);
-        }
+        let namespaces = match selections {
+            DirtySelections::All => {
+                pods.extend(known.keys().cloned());
+                return pods;
+            }
+            DirtySelections::Namespaces(namespaces) => namespaces,
+        };
         for namespace in namespaces {
-            let first = NamespacedName { namespace: namespace.clone(), name: "".into() };
+            let first = NamespacedName { namespace: (*namespace).clone(), name: "".into() };
             let from_first = known.range(first..).map(|(key, _)| key);
-            pods.extend(from_first.take_while(|key| key.namespace == *namespace).cloned());
+            pods.extend(from_first.take_while(|key| key.namespace == **namespace).cloned());
         }
         pods
     }

@@ -1,11 +1,16 @@
 //! Profiles: the policies that apply to a pod in one direction.
 
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+
 use super::identifier::{Digest, comment, identifier};
 use super::policy_id::{Direction, PolicyId, PolicyTier, RulesId};
 
 /// The policies that apply to a pod in one direction, shared by all pods that the same policies select. Profiles with
 /// equal content are identical. A pod that no policy selects in a direction has no profile there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Profiles are compared and sorted by a hash of their content: hundreds of policies may select a pod.
+#[derive(Clone, Debug)]
 pub struct Profile {
     /// The direction.
     pub direction: Direction,
@@ -16,9 +21,28 @@ pub struct Profile {
     /// ClusterNetworkPolicies of tier Baseline with a rule in this direction, by priority, then by name.
     /// Empty if there is a NetworkPolicy, which always decides before this tier.
     pub baseline: Box<[PolicyId]>,
+    digest: [u8; 16],
 }
 
 impl Profile {
+    /// Returns the profile of these policies, each list in the order of evaluation.
+    pub(crate) fn new(
+        direction: Direction,
+        admin: Box<[PolicyId]>,
+        network: Box<[PolicyId]>,
+        baseline: Box<[PolicyId]>,
+    ) -> Self {
+        let mut profile = Profile { direction, admin, network, baseline, digest: [0; 16] };
+        let mut digest = Digest::new("profile");
+        digest.part(direction.as_str());
+        for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {
+            digest.part(&tier.to_string());
+            profile.tier(tier).iter().for_each(|policy| policy.feed(&mut digest));
+        }
+        profile.digest = digest.finish();
+        profile
+    }
+
     /// Returns the policies of a tier in the order of evaluation.
     pub fn tier(&self, tier: PolicyTier) -> &[PolicyId] {
         match tier {
@@ -38,19 +62,8 @@ impl Profile {
         self.policies().map(|policy| RulesId { policy: policy.clone(), direction: self.direction })
     }
 
-    /// Returns true if there are no policies.
-    pub(super) fn is_empty(&self) -> bool {
-        self.policies().next().is_none()
-    }
-
     /// Returns the name of the nf_tables chain.
     pub fn name(&self) -> String {
-        let mut digest = Digest::new("profile");
-        digest.part(self.direction.as_str());
-        for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {
-            digest.part(&tier.to_string());
-            self.tier(tier).iter().for_each(|policy| policy.feed(&mut digest));
-        }
         let mut readable = self.policies().next().map(PolicyId::short).unwrap_or_default();
         let more = self.policies().count().saturating_sub(1);
         if more > 0 {
@@ -58,7 +71,7 @@ impl Profile {
             readable.truncate(readable.floor_char_boundary(60));
             readable.push_str(&format!("-and-{more}-more"));
         }
-        identifier(&format!("profile-{}", self.direction.short()), &readable, &digest.finish())
+        identifier(&format!("profile-{}", self.direction.short()), &readable, &self.digest)
     }
 
     /// Returns a description for a comment, of at most 128 bytes.
@@ -71,5 +84,31 @@ impl Profile {
             }
         }
         comment(words)
+    }
+}
+
+impl PartialEq for Profile {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Profile {}
+
+impl Hash for Profile {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl Ord for Profile {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.digest.cmp(&other.digest)
+    }
+}
+
+impl PartialOrd for Profile {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }

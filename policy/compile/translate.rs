@@ -55,12 +55,24 @@ fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Pol
 }
 
 /// Returns the compiled rules of a ClusterNetworkPolicy.
-pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
+fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
+    compiled_cluster_rules(policy, direction).collect()
+}
+
+/// Returns true if a ClusterNetworkPolicy has a rule that can match.
+pub(super) fn has_cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> bool {
+    compiled_cluster_rules(policy, direction).next().is_some()
+}
+
+fn compiled_cluster_rules(
+    policy: &ClusterNetworkPolicy,
+    direction: Direction,
+) -> impl Iterator<Item = PolicyRule> {
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
         Direction::Egress => &policy.egress,
     };
-    let compiled = rules.iter().enumerate().map(|(index, rule)| PolicyRule {
+    let compiled = rules.iter().enumerate().map(move |(index, rule)| PolicyRule {
         index,
         name: rule.name.clone(),
         action: match rule.action {
@@ -74,7 +86,7 @@ pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Dir
             Some(ports) => cluster_ports(ports, direction),
         },
     });
-    compiled.filter(can_match).collect()
+    compiled.filter(can_match)
 }
 
 fn can_match(rule: &PolicyRule) -> bool {

@@ -97,12 +97,8 @@ mod tests {
         let cluster = PolicyId::Cluster(Arc::from(&*long));
         let options = PolicyOptions { audit: true, observed: Some(5), ..PolicyOptions::default() };
         for direction in Direction::BOTH {
-            let profile = Profile {
-                direction,
-                admin: Box::new([cluster.clone(), cluster.clone()]),
-                network: Box::new([network.clone()]),
-                baseline: Box::default(),
-            };
+            let admin = Box::new([cluster.clone(), cluster.clone()]);
+            let profile = Profile::new(direction, admin, Box::new([network.clone()]), Box::default());
             let names = [profile.name(), RulesId { policy: cluster.clone(), direction }.name()];
             for counter in names {
                 let rule = log(&Rule::new(), Some(direction), &counter, &options).expect("it is observed");
