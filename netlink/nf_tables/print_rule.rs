@@ -37,6 +37,8 @@ struct Printer {
     implicit_family: Option<Family>,
     /// A matched transport protocol that is not printed yet, because a port of the protocol implies it.
     implicit_protocol: Option<u8>,
+    /// The constant that the previous expression put into a register.
+    constant: Option<Value>,
     out: Vec<String>,
 }
 
@@ -126,6 +128,7 @@ impl Printer {
     }
 
     fn step(&mut self, expression: &Expression) {
+        let constant = self.constant.take();
         match expression {
             Expression::Payload { header, offset, length, to } => {
                 self.payload(*header, *offset, *length, *to)
@@ -144,7 +147,11 @@ impl Printer {
                 self.put(*to, text, format);
             }
             Expression::SetMeta { key, from } => {
-                let value = self.take_key(*from).replace('\0', " & ");
+                let mut value = self.take_key(*from).replace('\0', " & ");
+                if let (Some(constant), Meta::Priority) = (constant, key) {
+                    value.clear();
+                    _ = DataType::ClassId.print(constant.bytes(), &mut value);
+                }
                 self.print_implied();
                 let name = if *key == Meta::Priority { "priority" } else { "mark" };
                 self.print(format!("meta {name} set {value}"));
@@ -171,6 +178,7 @@ impl Printer {
                 self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Format::Number);
             }
             Expression::Immediate { value, to } => {
+                self.constant = Some(*value);
                 let mut text = String::new();
                 let typed = match value.bytes().len() {
                     2 => DataType::InetService,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::data::{Register, Value, Verdict};
 use super::expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};
-use super::field::{Ct, FIB_LOCAL, Fib, Field, Meta};
+use super::field::{Ct, FIB_LOCAL, Fib, Field, Header, Meta};
 use crate::family::Family;
 
 /// A rule: expressions that the kernel evaluates until one of them breaks.
@@ -184,6 +184,26 @@ impl Rule {
     pub fn set_priority_from_map(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
         let register = Register::FIRST;
         self.map(key, map, register).push(Expression::SetMeta { key: Meta::Priority, from: register })
+    }
+
+    /// Sets the packet priority.
+    pub fn set_priority(self, priority: u32) -> Self {
+        let (value, register) = (Value::new(&priority.to_ne_bytes()), Register::FIRST);
+        self.push(Expression::Immediate { value, to: register })
+            .push(Expression::SetMeta { key: Meta::Priority, from: register })
+    }
+
+    /// Matches if the bits of a mask have this value in a byte of a header. `offset` is in bytes.
+    pub fn payload_bits(self, header: Header, offset: u32, mask: u8, value: u8) -> Self {
+        let register = Register::FIRST;
+        self.push(Expression::Payload { header, offset, length: 1, to: register })
+            .push(Expression::Bitwise {
+                register,
+                length: 1,
+                mask: Value::new(&[mask]),
+                xor: Value::new(&[0]),
+            })
+            .push(Expression::Compare { from: register, op: Comparison::Equal, with: Value::new(&[value]) })
     }
 
     /// Matches if the set contains the fields.

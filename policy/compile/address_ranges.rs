@@ -46,6 +46,26 @@ impl AddressRanges {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// Returns true if all IPv4 addresses are in a range.
+    pub fn is_whole_v4(&self) -> bool {
+        *self.v4 == [(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST)]
+    }
+
+    /// Returns true if all IPv6 addresses are in a range.
+    pub fn is_whole_v6(&self) -> bool {
+        *self.v6 == [(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX))]
+    }
+
+    /// Returns the IPv4 ranges, unless they are the whole family.
+    pub fn partial_v4(&self) -> &[(Ipv4Addr, Ipv4Addr)] {
+        if self.is_whole_v4() { &[] } else { &self.v4 }
+    }
+
+    /// Returns the IPv6 ranges, unless they are the whole family.
+    pub fn partial_v6(&self) -> &[(Ipv6Addr, Ipv6Addr)] {
+        if self.is_whole_v6() { &[] } else { &self.v6 }
+    }
+
     /// Returns true if an address is in a range.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {

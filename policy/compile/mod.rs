@@ -14,6 +14,7 @@
 
 mod address_index;
 mod address_ranges;
+mod blocks_id;
 mod changes;
 mod compiled_policies;
 mod compiler;
@@ -35,6 +36,7 @@ mod touched_objects;
 mod translate;
 
 pub use address_ranges::AddressRanges;
+pub use blocks_id::BlocksId;
 pub use changes::{AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesChange, SetChange, SetUpdate};
 pub use compiled_policies::{CompiledPolicies, LocalPod};
 pub use compiler::Compiler;

@@ -5,26 +5,42 @@ use portcullis_netlink::nf_tables::{
     BaseChain, Chain, ChainKind, Comparison, CtState, Field, Hook, Rule, TCP_SYN, TCP_SYN_ECN, Verdict,
 };
 
+use super::interface_elements::OUTPUT_PORT;
 use super::interfaces;
 use super::names::{
-    CLIENTS, CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, KNOWN_PODS, PICKED_UP, POD_RANGES, POSTROUTING,
-    POSTROUTING_PRIORITY, PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, SERVERS, TO_THIS_NODE,
-    UNKNOWN_PODS, of_family,
+    ALLOW, CLIENTS, CUT, EGRESS, EGRESS_PRIORITY, EGRESS_PROFILES, IDENTIFY_DESTINATION, IDENTIFY_SOURCE,
+    INGRESS, INGRESS_PROFILES, INPUT, INPUT_PRIORITY, KNOWN_PODS, NODE_PROFILES, PICKED_UP, POD_RANGES,
+    PORTS_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, PREROUTING, PREROUTING_PRIORITY,
+    ROUTER_ADVERTISEMENTS, SERVERS, TO_THIS_NODE, UNKNOWN_PODS, of_family,
 };
 use super::observed;
 use super::options::{PolicyOptions, UnknownPods};
+use super::priority;
 use super::rules::denied;
 use crate::compile::Direction;
 
 /// Returns the chains by name.
-pub(super) fn base_chains(options: &PolicyOptions) -> [(&'static str, Chain); 5] {
-    [
-        (POSTROUTING, base_chain(Hook::Postrouting, POSTROUTING_PRIORITY, postrouting(options))),
+pub(super) fn base_chains(options: &PolicyOptions) -> Vec<(&'static str, Chain)> {
+    vec![
+        (POSTROUTING, base_chain(Hook::Postrouting, EGRESS_PRIORITY, postrouting(options))),
         (PREROUTING, base_chain(Hook::Prerouting, PREROUTING_PRIORITY, prerouting(options))),
         (INPUT, base_chain(Hook::Input, INPUT_PRIORITY, input())),
         (EGRESS, Chain::new(egress(options))),
-        (INGRESS, Chain::new(ingress(options))),
+        (INGRESS, base_chain(Hook::Postrouting, POSTROUTING_PRIORITY, ingress(options))),
+        (EGRESS_PROFILES, Chain::new(profile(EGRESS_PROFILES))),
+        (NODE_PROFILES, Chain::new(profile(NODE_PROFILES))),
+        (INGRESS_PROFILES, Chain::new(ingress_profile())),
+        (IDENTIFY_SOURCE, Chain::new(priority::identify(Field::Source))),
+        (IDENTIFY_DESTINATION, Chain::new(priority::identify(Field::Destination))),
+        (ALLOW, Chain::new(priority::allow())),
     ]
+}
+
+/// Returns the base chain for packets to ports of bridges. The base chain of egress, which follows, sets the priority to
+/// other numbers.
+pub(super) fn ports_chain() -> Chain {
+    let other = Rule::new().no_bit(priority::PRIORITY, OUTPUT_PORT).then(Verdict::Accept);
+    base_chain(Hook::Postrouting, PORTS_PRIORITY, vec![other, established(), interfaces::to_ports()])
 }
 
 /// Returns the counters of the chains, with their comments.
@@ -44,11 +60,8 @@ fn base_chain(hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
 }
 
 fn postrouting(options: &PolicyOptions) -> Vec<Rule> {
-    let own = Rule::new().sent_locally().then(Verdict::Accept);
     let mut rules = vec![established()];
-    rules.extend(discovery());
-    rules.push(own.with_comment("this node's own, such as probes of its pods"));
-    rules.push(pick_up());
+    rules.extend(always_allowed(Verdict::Accept));
     rules.extend(keep_terminated(options));
     rules.push(Rule::new().then(Verdict::goto(EGRESS)));
     rules
@@ -57,40 +70,69 @@ fn postrouting(options: &PolicyOptions) -> Vec<Rule> {
 fn prerouting(options: &PolicyOptions) -> Vec<Rule> {
     let mut rules: Vec<Rule> = interfaces::router_advertisements_of_pods(options).collect();
     rules.push(established());
-    rules.extend(discovery());
+    rules.extend(discovery(Verdict::Accept));
     rules.extend(interfaces::from_interfaces());
     rules
 }
 
 fn input() -> Vec<Rule> {
     let mut rules = vec![established()];
-    rules.extend(discovery());
-    rules.push(pick_up());
+    rules.extend(discovery(Verdict::Accept));
+    rules.push(pick_up(Verdict::Accept));
     rules.extend(interfaces::to_groups());
-    rules.extend(lookup(TO_THIS_NODE, Field::Source));
+    rules.extend(lookup(TO_THIS_NODE, Field::Source, NODE_PROFILES));
     rules
 }
 
 fn egress(options: &PolicyOptions) -> Vec<Rule> {
     let mut rules = unknown_pods(Direction::Egress, options);
     rules.extend(interfaces::from_ports());
-    rules.extend(lookup(EGRESS, Field::Source));
-    rules.push(Rule::new().then(Verdict::goto(INGRESS)));
+    rules.extend(lookup(EGRESS, Field::Source, EGRESS_PROFILES));
     rules
 }
 
+/// Returns the rules for ingress, which packets pass that egress has accepted.
 fn ingress(options: &PolicyOptions) -> Vec<Rule> {
-    let mut rules = unknown_pods(Direction::Ingress, options);
+    let mut rules = vec![established()];
+    let unknown = unknown_pods(Direction::Ingress, options);
+    if !unknown.is_empty() {
+        rules.extend(always_allowed(Verdict::Accept));
+        rules.extend(unknown);
+    }
     rules.extend(interfaces::to_interfaces());
-    rules.extend(lookup(INGRESS, Field::Destination));
-    rules.push(Rule::new().then(Verdict::Accept));
+    rules.extend(lookup(INGRESS, Field::Destination, INGRESS_PROFILES));
     rules
 }
 
-/// Returns the rules that look up an address in each family's verdict map.
-fn lookup(map: &str, address: fn(Family) -> Field) -> [Rule; 2] {
-    Family::ALL
-        .map(|family| Rule::new().family(family).verdict_map(&[address(family)], of_family(map, family)))
+/// Returns the rules of the chain that looks up the profile of a number.
+fn profile(map: &str) -> Vec<Rule> {
+    let replaced = Rule::new().then(Verdict::Drop).with_comment("the profile has just been replaced");
+    vec![Rule::new().verdict_map(&[priority::PRIORITY], map), replaced]
+}
+
+/// Returns the rules of the chain that looks up the ingress profile of a number. What is always allowed is matched here and not
+/// for packets to pods without a profile.
+fn ingress_profile() -> Vec<Rule> {
+    let mut rules = always_allowed(Verdict::goto(ALLOW));
+    rules.extend(profile(INGRESS_PROFILES));
+    rules
+}
+
+/// Returns the rules for packets that no policy denies.
+fn always_allowed(verdict: Verdict) -> Vec<Rule> {
+    let own = Rule::new().sent_locally().then(verdict.clone());
+    let mut rules = discovery(verdict.clone()).to_vec();
+    rules.push(own.with_comment("this node's own, such as probes of its pods"));
+    rules.push(pick_up(verdict));
+    rules
+}
+
+/// Returns the rules that look up the profile of an address in each family's map.
+fn lookup(map: &str, address: fn(Family) -> Field, profiles: &str) -> [Rule; 2] {
+    Family::ALL.map(|family| {
+        let start = Rule::new().family(family);
+        priority::go_to_profile(start, &[address(family)], &of_family(map, family), profiles)
+    })
 }
 
 fn established() -> Rule {
@@ -99,16 +141,16 @@ fn established() -> Rule {
 
 /// Returns the rules that accept the ICMPv6 messages without which IPv6 does not work (RFC 4890): multicast listener,
 /// router and neighbour messages.
-fn discovery() -> [Rule; 2] {
+fn discovery(verdict: Verdict) -> [Rule; 2] {
     [(130u8, 137u8), (143, 143)].map(|(first, last)| {
         let icmp6 = Rule::new().family(Family::V6).protocol(libc::IPPROTO_ICMPV6 as u8);
-        icmp6.between(Field::IcmpType, first, last).then(Verdict::Accept)
+        icmp6.between(Field::IcmpType, first, last).then(verdict.clone())
     })
 }
 
 /// Returns the rule that picks up TCP connections in their middle while the set of such protocols is not empty.
-fn pick_up() -> Rule {
-    not_first_segment(Rule::new()).is_in(&[Field::PROTOCOL], PICKED_UP).then(Verdict::Accept)
+fn pick_up(verdict: Verdict) -> Rule {
+    not_first_segment(Rule::new()).is_in(&[Field::PROTOCOL], PICKED_UP).then(verdict)
 }
 
 /// Matches TCP segments that do not open a connection.

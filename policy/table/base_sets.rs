@@ -1,4 +1,5 @@
-//! Sets and maps that every policy table has: pod addresses with their profiles, and the pick-up set.
+//! Sets and maps that every policy table has: pod addresses with the numbers of their profiles, profiles by number, identities of
+//! peers, and the pick-up set.
 
 use std::sync::Arc;
 
@@ -6,7 +7,8 @@ use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 
 use super::names::{
-    CLIENTS, EGRESS, INGRESS, ITSELF, KNOWN_PODS, PICKED_UP, POD_RANGES, SERVERS, TO_THIS_NODE, of_family,
+    CLIENTS, EGRESS, EGRESS_PROFILES, INGRESS, INGRESS_PROFILES, ITSELF, KNOWN_PODS, NODE_PROFILES,
+    PEER_RANGES, PEERS, PICKED_UP, POD_RANGES, SERVERS, TO_THIS_NODE, of_family,
 };
 use super::options::{PolicyOptions, UnknownPods};
 
@@ -21,9 +23,12 @@ pub(super) fn base_sets(options: &PolicyOptions) -> Vec<(Arc<str>, Set)> {
         let mut put = |name: &str, spec: SetSpec, comment: &str| {
             sets.push((of_family(name, family).into(), Set::new(spec.with_comment(comment))));
         };
-        put(EGRESS, SetSpec::verdict_map(&[address]), "pods whose connections to others are judged");
-        put(INGRESS, SetSpec::verdict_map(&[address]), "pods to which connections are judged");
-        put(TO_THIS_NODE, SetSpec::verdict_map(&[address]), "pods judged towards this node itself");
+        let numbers = || SetSpec::new(&[address]).with_data(&[DataType::ClassId]);
+        put(EGRESS, numbers(), "pods whose connections to others are judged");
+        put(INGRESS, numbers(), "pods to which connections are judged");
+        put(TO_THIS_NODE, numbers(), "pods judged towards this node itself");
+        put(PEERS, numbers(), "identities of pods and nodes as peers");
+        put(PEER_RANGES, numbers().with_intervals(), "identities of addresses in ipBlocks and networks");
         put(ITSELF, SetSpec::new(&[address, address]), "a pod that talks to itself");
         if options.terminates_connections {
             put(SERVERS, SetSpec::new(&[address]), "pods to which connections are judged");
@@ -37,6 +42,13 @@ pub(super) fn base_sets(options: &PolicyOptions) -> Vec<(Arc<str>, Set)> {
             let set = Set::with_elements(SetSpec::new(&[address]).with_intervals(), elements);
             sets.push((of_family(POD_RANGES, family).into(), set));
         }
+    }
+    for (name, comment) in [
+        (EGRESS_PROFILES, "numbers of profiles of pods whose connections to others are judged"),
+        (INGRESS_PROFILES, "numbers of profiles of pods to which connections are judged"),
+        (NODE_PROFILES, "numbers of profiles of pods judged towards this node itself"),
+    ] {
+        sets.push((name.into(), Set::new(SetSpec::verdict_map(&[DataType::ClassId]).with_comment(comment))));
     }
     let spec = SetSpec { timeout: Some(0), ..SetSpec::new(&[DataType::InetProto]) };
     let comment = "whose connections may be older than connection tracking";

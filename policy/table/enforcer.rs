@@ -122,24 +122,23 @@ impl Enforcer {
         self.table.tables_mut().into_iter().for_each(DesiredTable::invalidate);
     }
 
-    /// Writes the desired tables, in one transaction each.
+    /// Writes the desired tables, in one transaction each. If identities of peers are not used any longer, another
+    /// transaction removes them.
     ///
     /// # Errors
     /// The kernel rejected a transaction, which then has no effect.
     pub fn sync(&mut self) -> Result<CommitSummary, portcullis_netlink::Error> {
         let Enforcer { table, socket, has_bridge_family } = self;
-        let [inet, bridge] = table.tables_mut();
-        let mut committed = nf_tables::commit(socket, inet)?;
+        let mut committed = nf_tables::commit(socket, table.tables_mut()[0])?;
+        if table.accepted() {
+            add(&mut committed, nf_tables::commit(socket, table.tables_mut()[0])?);
+        }
+        let [_, bridge] = table.tables_mut();
         if !*has_bridge_family {
             return Ok(committed);
         }
         match nf_tables::commit(socket, bridge) {
-            Ok(more) => {
-                committed.changes += more.changes;
-                committed.full |= more.full;
-                committed.replaced |= more.replaced;
-                committed.bytes += more.bytes;
-            }
+            Ok(more) => add(&mut committed, more),
             Err(error) if is_without_family(&error) => {
                 *has_bridge_family = false;
             }
@@ -220,6 +219,14 @@ impl Enforcer {
         }
         Ok(removed)
     }
+}
+
+/// Adds the summary of another transaction of the same sync.
+fn add(sum: &mut CommitSummary, more: CommitSummary) {
+    sum.changes += more.changes;
+    sum.full |= more.full;
+    sum.replaced |= more.replaced;
+    sum.bytes += more.bytes;
 }
 
 /// Reads the kernel's table of a family, and the objects in it that Portcullis does not know, in the network namespace

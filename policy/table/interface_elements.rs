@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{Element, Key, Verdict};
+use portcullis_netlink::nf_tables::{Element, Key};
 
 use super::edit::SetElements;
 use super::names::{
     EGRESS_INTERFACES, EGRESS_PORTS, INGRESS_INTERFACES, INGRESS_PORTS, INTERFACE_ADDRESSES, POD_INTERFACES,
     POD_PORTS, PORT_ADDRESSES, of_family,
 };
+use super::profile_numbers::ProfileNumbers;
 use crate::compile::{CompiledPolicies, LocalPod, Profile};
 use crate::interfaces::PodInterface;
 
-/// Flag in the priority: the port is the packet's output port, not its input port. Interface indexes have 31 bits.
-const OUTPUT_PORT: u32 = 1 << 31;
+/// Flag in the priority: the port is the packet's output port, not its input port. Interface indexes have 31 bits, and are
+/// below [`NUMBERED`](super::numbers::NUMBERED), since the kernel numbers interfaces from 1.
+pub(super) const OUTPUT_PORT: u32 = 1 << 31;
 
 /// Length of an interface name with padding (`IFNAMSIZ`).
 const NAME_BYTES: usize = 16;
@@ -46,8 +48,10 @@ impl InterfaceElements {
     }
 
     /// Returns the elements in the inet table.
-    pub(super) fn inet(&self) -> Vec<SetElements> {
-        let goto = |one: &SelectedInterface| Element::verdict(Verdict::goto(one.profile.name()));
+    pub(super) fn inet(&self, numbers: &ProfileNumbers) -> Vec<SetElements> {
+        let number = |one: &SelectedInterface| {
+            numbers.get(&one.profile).map(|number| Element::value(Key::new().number(number)))
+        };
         let mut all = vec![set_elements(POD_INTERFACES, without_data(&self.names))];
         for (family, addresses) in Family::ALL.into_iter().zip(&self.addresses) {
             all.push(set_elements(&of_family(INTERFACE_ADDRESSES, family), without_data(addresses)));
@@ -56,9 +60,10 @@ impl InterfaceElements {
             (&self.egress, EGRESS_PORTS, EGRESS_INTERFACES),
             (&self.ingress, INGRESS_PORTS, INGRESS_INTERFACES),
         ] {
-            let by_port = selected.iter().map(|one| (Key::new().number(one.priority), goto(one)));
+            let by_port =
+                selected.iter().filter_map(|one| Some((Key::new().number(one.priority), number(one)?)));
             all.push(set_elements(ports, by_port.collect()));
-            let by_name = selected.iter().map(|one| (one.name.clone(), goto(one)));
+            let by_name = selected.iter().filter_map(|one| Some((one.name.clone(), number(one)?)));
             all.push(set_elements(interfaces, by_name.collect()));
         }
         all
@@ -77,6 +82,11 @@ impl InterfaceElements {
             all.push(set_elements(ports, priorities.collect()));
         }
         all
+    }
+
+    /// Returns true if the bridge table sets the priority of packets to ports.
+    pub(super) fn has_ingress_ports(&self) -> bool {
+        !self.ingress.is_empty()
     }
 
     fn add(&mut self, interface: &PodInterface, compiled: &CompiledPolicies) {

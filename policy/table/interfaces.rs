@@ -5,7 +5,8 @@
 //! bridge prerouting ── from a port, source is no address of the pod ─► meta priority = index of the port
 //!   └► inet prerouting ── interface, or meta priority, is in a map ─► profile-out-…
 //! bridge forward ───── to a port, destination is no address of the pod ─► meta priority = index of the port
-//!   └► inet postrouting, chain ingress ── interface, or meta priority, is in a map ─► profile-in-…
+//!   ├► inet postrouting-ports ── meta priority is in a map ─► profile-in-…   (before the priority holds other numbers)
+//!   └► inet postrouting, chain ingress ── interface is in a map ─► profile-in-…
 //! ```
 //! For bridged packets, rules of the inet family see the bridge as interface and not its port, and rules of the bridge
 //! family have no connection tracking. So the bridge table passes the port to the inet table in the packet's priority;
@@ -19,15 +20,15 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::names::{
-    EGRESS, EGRESS_INTERFACES, EGRESS_PORTS, INGRESS_INTERFACES, INGRESS_PORTS, INTERFACE_ADDRESSES,
-    POD_INTERFACES, ROUTER_ADVERTISEMENTS, of_family,
+    EGRESS, EGRESS_INTERFACES, EGRESS_PORTS, EGRESS_PROFILES, INGRESS_INTERFACES, INGRESS_PORTS,
+    INGRESS_PROFILES, INTERFACE_ADDRESSES, POD_INTERFACES, ROUTER_ADVERTISEMENTS, of_family,
 };
 use super::observed;
 use super::options::PolicyOptions;
+use super::priority::{PRIORITY, go_to_profile};
 
 pub(super) const IN: Field = Field::Meta(Meta::IifName);
 pub(super) const OUT: Field = Field::Meta(Meta::OifName);
-const PORT: Field = Field::Meta(Meta::Priority);
 
 /// ICMP types that pods must not send: router advertisement and redirect (RFC 4861 for IPv6; RFC 1256 and RFC 792 for
 /// IPv4).
@@ -45,10 +46,11 @@ pub(super) fn interface_sets() -> Vec<(Arc<str>, Set)> {
         sets.push((name.into(), Set::new(spec.with_comment(comment))));
     };
     put(POD_INTERFACES, SetSpec::new(&name), "interfaces of pods");
-    put(EGRESS_INTERFACES, SetSpec::verdict_map(&name), "of pods whose connections to others are judged");
-    put(INGRESS_INTERFACES, SetSpec::verdict_map(&name), "of pods to which connections are judged");
-    put(EGRESS_PORTS, SetSpec::verdict_map(&priority), "the same by numbers from the bridge table");
-    put(INGRESS_PORTS, SetSpec::verdict_map(&priority), "the same by numbers from the bridge table");
+    let numbers = |key: &[DataType]| SetSpec::new(key).with_data(&[DataType::ClassId]);
+    put(EGRESS_INTERFACES, numbers(&name), "of pods whose connections to others are judged");
+    put(INGRESS_INTERFACES, numbers(&name), "of pods to which connections are judged");
+    put(EGRESS_PORTS, numbers(&priority), "the same by numbers from the bridge table");
+    put(INGRESS_PORTS, numbers(&priority), "the same by numbers from the bridge table");
     for family in Family::ALL {
         let spec = SetSpec::new(&[DataType::IfName, DataType::address(family)]);
         put(&of_family(INTERFACE_ADDRESSES, family), spec, "the addresses that the API gives the pods");
@@ -65,7 +67,7 @@ pub(super) fn from_interfaces() -> Vec<Rule> {
         let key = [IN, Field::Source(family)];
         Rule::new().family(family).is_in(&key, of_family(INTERFACE_ADDRESSES, family)).then(Verdict::Accept)
     }));
-    rules.push(Rule::new().verdict_map(&[IN], EGRESS_INTERFACES));
+    rules.push(go_to_profile(Rule::new(), &[IN], EGRESS_INTERFACES, EGRESS_PROFILES));
     rules
 }
 
@@ -81,18 +83,21 @@ pub(super) fn router_advertisements_of_pods(options: &PolicyOptions) -> impl Ite
 
 /// Returns the rule for packets from a port that the bridge table has set as priority.
 pub(super) fn from_ports() -> [Rule; 1] {
-    [Rule::new().verdict_map(&[PORT], EGRESS_PORTS)]
+    [go_to_profile(Rule::new(), &[PRIORITY], EGRESS_PORTS, EGRESS_PROFILES)]
 }
 
-/// Returns the rules for packets to an interface or port of a pod with an address that is not the pod's.
-pub(super) fn to_interfaces() -> Vec<Rule> {
-    let mut rules = vec![Rule::new().verdict_map(&[PORT], INGRESS_PORTS)];
-    rules.extend(Family::ALL.map(|family| {
+/// Returns the rule for packets to a port that the bridge table has set as priority.
+pub(super) fn to_ports() -> Rule {
+    go_to_profile(Rule::new(), &[PRIORITY], INGRESS_PORTS, INGRESS_PROFILES)
+}
+
+/// Returns the rules for packets to an interface of a pod with an address that is not the pod's.
+pub(super) fn to_interfaces() -> [Rule; 2] {
+    Family::ALL.map(|family| {
         let key = [OUT, Field::Destination(family)];
         let foreign = Rule::new().family(family).is_not_in(&key, of_family(INTERFACE_ADDRESSES, family));
-        foreign.verdict_map(&[OUT], INGRESS_INTERFACES)
-    }));
-    rules
+        go_to_profile(foreign, &[OUT], INGRESS_INTERFACES, INGRESS_PROFILES)
+    })
 }
 
 /// Returns the rules of the input chain for multicast and broadcast packets of pods. The node is only one of their
@@ -102,7 +107,7 @@ pub(super) fn to_groups() -> Vec<Rule> {
     let kinds = [(Family::V4, FIB_BROADCAST), (Family::V4, FIB_MULTICAST), (Family::V6, FIB_MULTICAST)];
     rules.extend(kinds.map(|(family, kind)| {
         let rule = Rule::new().family(family).to_address_type(kind);
-        rule.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
+        go_to_profile(rule, &[Field::Source(family)], &of_family(EGRESS, family), EGRESS_PROFILES)
     }));
     rules
 }

@@ -1,4 +1,4 @@
-//! Peer sets and sets of named ports as nf_tables sets, one for each family.
+//! Sets of named ports as nf_tables sets, one for each family.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,45 +8,29 @@ use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 
 use super::edit::{ElementEdit, SetEdit};
 use super::names::of_family;
-use crate::compile::{NamedPortId, PeerSetId, SetChange, SetUpdate};
-
-/// Returns the changes of the nf_tables sets of a peer set.
-pub(super) fn peer_set_edits(change: &SetChange<PeerSetId, IpAddr>) -> Vec<SetEdit> {
-    let key = |address: &IpAddr| (*address, Key::from(*address));
-    edits(&change.id.name(), &change.id.describe(), &[], &change.update, key)
-}
+use crate::compile::{NamedPortId, SetChange, SetUpdate};
 
 /// Returns the changes of the nf_tables sets of a named port.
 pub(super) fn named_port_edits(change: &SetChange<NamedPortId, (IpAddr, u16)>) -> Vec<SetEdit> {
-    let key = |(address, port): &(IpAddr, u16)| (*address, Key::from(*address).port(*port));
-    edits(&change.id.name(), &change.id.describe(), &[DataType::InetService], &change.update, key)
-}
-
-/// Returns the changes of each family's set. `key_suffix` are the parts of the key after the address.
-fn edits<T>(
-    name: &str,
-    comment: &str,
-    key_suffix: &[DataType],
-    update: &SetUpdate<T>,
-    key: impl Fn(&T) -> (IpAddr, Key),
-) -> Vec<SetEdit> {
+    let name = change.id.name();
     let mut edits = Vec::new();
     for family in Family::ALL {
-        let set: Arc<str> = of_family(name, family).into();
-        let keys = |members: &[T]| -> Vec<Key> {
-            let all = members.iter().map(&key);
-            all.filter(|(address, _)| Family::from_address(*address) == family).map(|(_, key)| key).collect()
+        let set: Arc<str> = of_family(&name, family).into();
+        let keys = |members: &[(IpAddr, u16)]| -> Vec<Key> {
+            let members = members.iter().copied();
+            let members = members.filter(|(address, _)| Family::from_address(*address) == family);
+            members.map(|(address, port)| Key::from(address).port(port)).collect()
         };
         let element = |key: Key, element: Option<Element>| {
             SetEdit::Element(ElementEdit { set: Arc::clone(&set), key, element })
         };
-        match update {
+        match &change.update {
             SetUpdate::Created(members) => {
-                let types: Vec<DataType> =
-                    [DataType::address(family)].into_iter().chain(key_suffix.iter().copied()).collect();
-                let spec = SetSpec::new(&types).with_comment(comment);
+                let spec = SetSpec::new(&[DataType::address(family), DataType::InetService]);
                 let elements = keys(members).into_iter().map(|key| (key, Element::new()));
-                edits.push(SetEdit::Put(set, Set::with_elements(spec, elements)));
+                let set_with_elements =
+                    Set::with_elements(spec.with_comment(&change.id.describe()), elements);
+                edits.push(SetEdit::Put(set, set_with_elements));
             }
             SetUpdate::Deleted => edits.push(SetEdit::Remove(set)),
             SetUpdate::Updated { added, removed } => {

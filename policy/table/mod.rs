@@ -23,19 +23,27 @@
 mod base_chains;
 mod base_sets;
 mod bridge_table;
+mod classes;
 mod diff;
 mod edit;
 mod enforcer;
+mod group_sets;
 mod interface_elements;
 mod interfaces;
 mod label;
+mod layouts;
+mod lookups;
 mod member_sets;
 mod names;
+mod numbers;
 mod observed;
 mod options;
+mod peers;
 mod pod_elements;
 mod policy_table;
+mod priority;
 mod profile_chain;
+mod profile_numbers;
 mod rejected_policies;
 mod rules;
 mod shared_sets;
@@ -44,6 +52,7 @@ mod tiers;
 pub use diff::{TableDifference, differences};
 pub use enforcer::{DropCounter, EnforceError, Enforcer, has_bridge_family, read, read_drop_counters};
 pub use label::DropLabels;
+pub use lookups::LookedUp;
 pub use names::{
     CUT, INPUT_PRIORITY, OTHER_PROTOCOLS, POSTROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS,
 };

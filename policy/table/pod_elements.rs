@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{Element, Key, Verdict};
+use portcullis_netlink::nf_tables::{Element, Key};
 
 use super::edit::ElementEdit;
 use super::names::{CLIENTS, EGRESS, INGRESS, ITSELF, KNOWN_PODS, SERVERS, TO_THIS_NODE, of_family};
 use super::options::{PolicyOptions, UnknownPods};
-use super::profile_chain::node_chain_name;
+use super::profile_chain::has_node_chain;
+use super::profile_numbers::ProfileNumbers;
 use crate::compile::{AddressChange, Profile};
 
 /// Returns the elements of an address after a change.
-pub(super) fn pod_elements(change: &AddressChange, options: &PolicyOptions) -> Vec<ElementEdit> {
+pub(super) fn pod_elements(
+    change: &AddressChange,
+    numbers: &ProfileNumbers,
+    options: &PolicyOptions,
+) -> Vec<ElementEdit> {
     let family = Family::from_address(change.address);
     let address = || Key::from(change.address);
     let mut edits = Vec::new();
@@ -21,10 +26,10 @@ pub(super) fn pod_elements(change: &AddressChange, options: &PolicyOptions) -> V
     };
     let profiles = change.after.clone().unwrap_or_default();
     let (ingress, egress) = (profiles.ingress.as_ref(), profiles.egress.as_ref());
-    let goto = |chain: String| Element::verdict(Verdict::goto(chain));
-    edit(INGRESS, address(), ingress.map(|profile| goto(profile.name())));
-    edit(EGRESS, address(), egress.map(|profile| goto(profile.name())));
-    edit(TO_THIS_NODE, address(), egress.and_then(|profile| node_chain_name(profile)).map(goto));
+    let number = |profile: &Arc<Profile>| numbers.get(profile).map(|n| Element::value(Key::new().number(n)));
+    edit(INGRESS, address(), ingress.and_then(number));
+    edit(EGRESS, address(), egress.and_then(number));
+    edit(TO_THIS_NODE, address(), egress.filter(|profile| has_node_chain(profile)).and_then(number));
     let is_isolated = |profile: &&Arc<Profile>| !profile.network.is_empty();
     let isolated = [ingress, egress].into_iter().flatten().any(|profile| is_isolated(&profile));
     edit(ITSELF, address().address(change.address), isolated.then(Element::new));

@@ -4,23 +4,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_netlink::nf_tables::{Chain, DesiredTable, Set, TableFamily};
+use portcullis_netlink::nf_tables::{Chain, DesiredTable, Element, Key, Set, TableFamily, Verdict};
 
-use super::base_chains::{base_chains, base_counters};
+use super::base_chains::{base_chains, base_counters, ports_chain};
 use super::base_sets::{base_sets, pick_up_element};
 use super::bridge_table;
-use super::edit::{ChainWithSets, ElementEdit, SetEdit, SetElements};
+use super::edit::{ChainWithSets, ElementEdit, SetEdit, SetElements, TableEdit, TableEdits};
+use super::group_sets::GroupSets;
 use super::interface_elements::InterfaceElements;
 use super::interfaces::interface_sets;
 use super::label::{self, DropLabels};
-use super::member_sets::{named_port_edits, peer_set_edits};
-use super::names::{OTHER_PROTOCOLS, PICKED_UP, TABLE};
+use super::layouts::{LayoutContext, Layouts};
+use super::member_sets::named_port_edits;
+use super::names::{NODE_PROFILES, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING_PORTS, TABLE};
 use super::options::PolicyOptions;
+use super::peers::Peers;
 use super::pod_elements::pod_elements;
-use super::profile_chain::{node_chain_name, profile_chains};
-use super::rules::policy_chain;
+use super::priority::profiles;
+use super::profile_chain::node_chain_name;
+use super::profile_numbers::ProfileNumbers;
 use super::shared_sets::SharedSets;
-use super::tiers::Tiers;
 use crate::compile::{CompiledPolicies, PolicyChanges, PolicyId, Profile, RulesChange};
 use crate::interfaces::PodInterface;
 
@@ -32,8 +35,15 @@ pub struct PolicyTable {
     bridge: DesiredTable,
     options: PolicyOptions,
     shared_sets: SharedSets,
-    tiers: Tiers,
+    group_sets: GroupSets,
+    layouts: Layouts,
     labels: Arc<BTreeMap<Arc<str>, DropLabels>>,
+    numbers: ProfileNumbers,
+    peers: Peers,
+    /// Removals that [`Self::remove_retired`] applies.
+    retired: Vec<TableEdit>,
+    /// The kernel has accepted the table as it is. It never looks up what it has rejected.
+    is_accepted: bool,
 }
 
 impl PolicyTable {
@@ -44,8 +54,13 @@ impl PolicyTable {
             bridge: DesiredTable::new(TableFamily::Bridge, TABLE),
             options,
             shared_sets: SharedSets::default(),
-            tiers: Tiers::default(),
+            group_sets: GroupSets::default(),
+            layouts: Layouts::default(),
             labels: Arc::default(),
+            numbers: ProfileNumbers::default(),
+            peers: Peers::default(),
+            retired: Vec::new(),
+            is_accepted: false,
         };
         this.put_inet_objects();
         this.put_bridge_objects();
@@ -84,8 +99,12 @@ impl PolicyTable {
     /// Sets the interfaces by which pods are matched. `compiled` is the state of the table.
     pub fn set_interfaces(&mut self, interfaces: &[PodInterface], compiled: &CompiledPolicies) {
         let elements = InterfaceElements::new(interfaces, compiled);
-        replace_elements(&mut self.table, elements.inet());
+        replace_elements(&mut self.table, elements.inet(&self.numbers));
         replace_elements(&mut self.bridge, elements.bridge());
+        match elements.has_ingress_ports() {
+            true => self.table.put_chain(&POSTROUTING_PORTS.into(), ports_chain()),
+            false => self.table.remove_chain(POSTROUTING_PORTS),
+        }
     }
 
     /// Returns the metric labels of each counter, by its name.
@@ -93,65 +112,111 @@ impl PolicyTable {
         &self.labels
     }
 
+    /// Returns the profile with a number.
+    pub(super) fn profile(&self, number: u32) -> Option<&Arc<Profile>> {
+        self.numbers.profile(number)
+    }
+
     /// Returns the options.
     pub fn options(&self) -> &PolicyOptions {
         &self.options
     }
 
-    /// Applies changes of compiled policies. `compiled` is the state after the changes.
+    /// Applies changes of compiled policies. `compiled` is the state after the changes. After [`Self::accepted`], the removal
+    /// of what packets may still look up is left to the next call of it.
     pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
-        changes.sets.iter().flat_map(peer_set_edits).for_each(|edit| self.edit_set(edit));
-        changes.named_ports.iter().flat_map(named_port_edits).for_each(|edit| self.edit_set(edit));
-        changes.rules.iter().for_each(|change| self.change_rules(change, compiled));
-        changes.profiles_added.iter().for_each(|profile| self.add_profile(profile, compiled));
+        let was_accepted = std::mem::take(&mut self.is_accepted);
+        self.remove_retired();
+        let mut edits = TableEdits::default();
+        let identities = self.peers.apply(changes, &mut edits);
+        for edit in changes.named_ports.iter().flat_map(named_port_edits) {
+            match edit {
+                // Chains of classes that are retired match it.
+                SetEdit::Remove(_) => edits.removed_last.push(TableEdit::Set(edit)),
+                edit => edits.set(edit),
+            }
+        }
+        changes.rules.iter().for_each(|change| self.count_denials(change, &mut edits));
+        changes.profiles_added.iter().for_each(|profile| self.add_profile(profile));
         for change in &changes.addresses {
-            pod_elements(change, &self.options).into_iter().for_each(|edit| self.edit_element(edit));
+            let edits = pod_elements(change, &self.numbers, &self.options);
+            edits.into_iter().for_each(|edit| self.edit_element(edit));
         }
         changes.profiles_removed.iter().for_each(|profile| self.remove_profile(profile));
+        let changed = Layouts::changed(changes, compiled);
+        let context = LayoutContext { peers: &self.peers, compiled, options: &self.options };
+        self.layouts.apply(&changed, &changes.profiles_removed, &identities, &context, &mut edits);
+        let TableEdits { edits, retired, removed_last } = edits;
+        edits.into_iter().for_each(|edit| self.edit(edit));
+        let sets = self.group_sets.take_changes(&self.peers, &identities);
+        sets.edits.into_iter().for_each(|edit| self.edit(edit));
+        self.retired = [retired, sets.retired, removed_last].into_iter().flatten().collect();
+        if !was_accepted {
+            self.remove_retired();
+        }
     }
 
-    fn change_rules(&mut self, change: &RulesChange, compiled: &CompiledPolicies) {
+    /// Records that the kernel has accepted the table, and removes identities and classes of peers that are not used any
+    /// longer. A packet that has looked up such an identity, just before a transaction removed it from the map of addresses,
+    /// must still be found in its groups, so their removal is a transaction of its own. Returns true if it is needed.
+    pub fn accepted(&mut self) -> bool {
+        self.is_accepted = true;
+        self.remove_retired()
+    }
+
+    fn remove_retired(&mut self) -> bool {
+        let retired = std::mem::take(&mut self.retired);
+        let any = !retired.is_empty();
+        retired.into_iter().for_each(|edit| self.edit(edit));
+        any
+    }
+
+    /// Adds or removes the counter of a ClusterNetworkPolicy's denials.
+    fn count_denials(&mut self, change: &RulesChange, edits: &mut TableEdits) {
         let id = &change.id;
-        match (&id.policy, &change.after) {
-            (PolicyId::Network(_), Some(rules)) => {
-                self.put_chain_with_sets(policy_chain(id, rules, &self.options));
-            }
-            (PolicyId::Network(_), None) => self.remove_chain_with_sets(&id.name()),
-            // The chains of ClusterNetworkPolicies are those of their tiers.
-            (PolicyId::Cluster(_), after) => {
-                let labels = DropLabels { direction: id.direction.as_str(), policy: id.policy.to_string() };
-                match after {
-                    Some(_) => self.put_counter(&id.name(), &id.describe(), labels),
-                    None => self.remove_counter(&id.name()),
-                }
-                for tier in self.tiers.with_rules(id) {
-                    self.put_chain_with_sets(tier.chain(compiled, &self.options));
-                }
-            }
+        if let PolicyId::Network(_) = id.policy {
+            return;
+        }
+        let labels = DropLabels { direction: id.direction.as_str(), policy: id.policy.to_string() };
+        match &change.after {
+            Some(_) => self.put_counter(&id.name(), &id.describe(), labels),
+            None => edits.removed_last.push(TableEdit::RemoveCounter(id.name().into())),
         }
     }
 
-    fn add_profile(&mut self, profile: &Profile, compiled: &CompiledPolicies) {
-        for tier in self.tiers.add_profile(profile) {
-            self.put_chain_with_sets(tier.chain(compiled, &self.options));
-        }
+    /// Adds the number and the counter of a profile.
+    fn add_profile(&mut self, profile: &Arc<Profile>) {
         if !profile.network.is_empty() {
             let direction = profile.direction.as_str();
             let labels = DropLabels { direction, policy: label::names(&profile.network) };
             self.put_counter(&profile.name(), &profile.describe(), labels);
         }
-        put_chains(&mut self.table, profile_chains(profile, &self.options));
+        let key = Key::new().number(self.numbers.add(profile));
+        let chains =
+            [(profiles(profile.direction), Some(profile.name())), (NODE_PROFILES, node_chain_name(profile))];
+        for (map, chain) in chains {
+            let Some(chain) = chain else { continue };
+            let element = Some(Element::verdict(Verdict::goto(chain)));
+            self.edit_element(ElementEdit { set: map.into(), key: key.clone(), element });
+        }
     }
 
     fn remove_profile(&mut self, profile: &Profile) {
-        let name = profile.name();
-        self.table.remove_chain(&name);
-        self.remove_counter(&name);
-        if let Some(name) = node_chain_name(profile) {
-            self.table.remove_chain(&name);
+        if let Some(number) = self.numbers.remove(profile) {
+            for map in [profiles(profile.direction), NODE_PROFILES] {
+                let key = Key::new().number(number);
+                self.edit_element(ElementEdit { set: map.into(), key, element: None });
+            }
         }
-        for tier in self.tiers.remove_profile(profile) {
-            self.remove_chain_with_sets(&tier.name());
+        self.remove_counter(&profile.name());
+    }
+
+    fn edit(&mut self, edit: TableEdit) {
+        match edit {
+            TableEdit::PutChain(chain) => self.put_chain_with_sets(chain),
+            TableEdit::RemoveChain(name) => self.remove_chain_with_sets(&name),
+            TableEdit::RemoveCounter(name) => self.remove_counter(&name),
+            TableEdit::Set(edit) => self.edit_set(edit),
         }
     }
 
@@ -179,13 +244,16 @@ impl PolicyTable {
     }
 
     fn put_chain_with_sets(&mut self, rendered: ChainWithSets) {
-        let ChainWithSets { name, chain, sets } = rendered;
+        let ChainWithSets { name, chain, sets, groups } = rendered;
+        self.group_sets.assign(&name, groups);
         self.shared_sets.assign(&name, sets).into_iter().for_each(|edit| self.edit_set(edit));
         self.table.put_chain(&name, chain);
     }
 
     fn remove_chain_with_sets(&mut self, name: &str) {
-        let edits = self.shared_sets.assign(&name.into(), BTreeMap::new());
+        let chain: Arc<str> = name.into();
+        self.group_sets.assign(&chain, BTreeMap::new());
+        let edits = self.shared_sets.assign(&chain, BTreeMap::new());
         edits.into_iter().for_each(|edit| self.edit_set(edit));
         self.table.remove_chain(name);
     }

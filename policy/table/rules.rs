@@ -7,21 +7,21 @@ use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{Chain, Field, Rule, Verdict};
 
 use super::edit::ChainWithSets;
-use super::names::{INGRESS, of_family};
+use super::group_sets::UsedGroups;
+use super::names::{ALLOW, of_family};
 use super::observed;
 use super::options::{DropLog, PolicyOptions};
+use super::peers::PeerGroup;
+use super::priority::PRIORITY;
 use super::shared_sets::{self, UsedSets};
-use crate::compile::{Direction, PolicyRule, ProtocolPorts, RuleAction, RulePorts, RulesId};
+use crate::compile::{BlocksId, Direction, PolicyRule, ProtocolPorts, RuleAction, RulePorts, RulesId};
 
 /// Length of the logged part of a packet: the headers.
 pub(super) const LOGGED_BYTES: u32 = 128;
 
-/// Returns the verdict that allows a connection in this direction. After egress, ingress must be evaluated.
-pub(super) fn allowed(direction: Direction) -> Verdict {
-    match direction {
-        Direction::Egress => Verdict::goto(INGRESS),
-        Direction::Ingress => Verdict::Accept,
-    }
+/// Returns the verdict that allows a connection in one direction.
+pub(super) fn allowed() -> Verdict {
+    Verdict::goto(ALLOW)
 }
 
 /// Returns the rules that deny packets: log, count and drop. Each starts with the matches of `start`. `reason` is part of
@@ -40,7 +40,7 @@ pub(super) fn denied(
         rules.push(start.clone().limit_per_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
     }
     rules.extend(observed::log(start, Some(direction), counter, options));
-    let verdict = if options.audit { allowed(direction) } else { Verdict::Drop };
+    let verdict = if options.audit { allowed() } else { Verdict::Drop };
     rules.push(start.clone().counter(counter).then(verdict));
     rules
 }
@@ -57,15 +57,18 @@ pub(super) fn chain_of_rules<'a>(
     policies: impl IntoIterator<Item = (&'a RulesId, &'a [PolicyRule])>,
     options: &PolicyOptions,
 ) -> ChainWithSets {
-    let mut renderer = RuleRenderer { options, sets: UsedSets::new(), rules: Vec::new() };
+    let (sets, groups) = (UsedSets::new(), UsedGroups::new());
+    let mut renderer = RuleRenderer { options, sets, groups, rules: Vec::new() };
     policies.into_iter().for_each(|(id, rules)| renderer.add(id, rules));
-    ChainWithSets { name, chain: Chain::new(renderer.rules).with_comment(comment), sets: renderer.sets }
+    let RuleRenderer { sets, groups, rules, .. } = renderer;
+    ChainWithSets { name, chain: Chain::new(rules).with_comment(comment), sets, groups }
 }
 
 /// Renders policy rules. Each becomes one nf_tables rule for each combination of family, kind of peers and protocol.
 struct RuleRenderer<'a> {
     options: &'a PolicyOptions,
     sets: UsedSets,
+    groups: UsedGroups,
     rules: Vec<Rule>,
 }
 
@@ -73,9 +76,9 @@ impl RuleRenderer<'_> {
     /// Adds a policy's rules.
     fn add(&mut self, id: &RulesId, rules: &[PolicyRule]) {
         for rule in rules {
-            for matched in self.matches(rule, id.direction) {
+            for matched in self.matches(id, rule) {
                 match rule.action {
-                    RuleAction::Accept => self.rules.push(matched.then(allowed(id.direction))),
+                    RuleAction::Accept => self.rules.push(matched.then(allowed())),
                     // Returns from the chain of the whole tier.
                     RuleAction::Pass => self.rules.push(matched.then(Verdict::Return)),
                     RuleAction::Deny => {
@@ -88,16 +91,16 @@ impl RuleRenderer<'_> {
     }
 
     /// Returns all matches of a policy rule, without a verdict.
-    fn matches(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<Rule> {
+    fn matches(&mut self, id: &RulesId, rule: &PolicyRule) -> Vec<Rule> {
         let mut matches = Vec::new();
-        for (family, matched) in self.peers(rule, direction) {
+        for (family, matched) in self.peers(id, rule) {
             match &rule.ports {
                 RulePorts::Any => matches.push(matched),
                 RulePorts::Listed { numeric, named } => {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                         matches.extend(self.ports(&matched, protocol, numeric.by_protocol(protocol)));
                     }
-                    for id in named {
+                    for port in named {
                         let families: &[Family] = match &family {
                             Some(family) => std::slice::from_ref(family),
                             None => &Family::ALL,
@@ -109,8 +112,8 @@ impl RuleRenderer<'_> {
                                 None => matched.clone().family(*set_family),
                             };
                             let key = [Field::Destination(*set_family), Field::DestinationPort];
-                            let set = of_family(&id.name(), *set_family);
-                            matches.push(matched.protocol(id.protocol.number()).is_in(&key, set));
+                            let set = of_family(&port.name(), *set_family);
+                            matches.push(matched.protocol(port.protocol.number()).is_in(&key, set));
                         }
                     }
                 }
@@ -119,26 +122,25 @@ impl RuleRenderer<'_> {
         matches
     }
 
-    /// Returns the matches of a policy rule's peers, each with its family if it has one.
-    fn peers(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<(Option<Family>, Rule)> {
+    /// Returns the matches of a policy rule's peers, each with its family if it has one. The priority is the identity of the
+    /// peer.
+    fn peers(&mut self, id: &RulesId, rule: &PolicyRule) -> Vec<(Option<Family>, Rule)> {
         if rule.peers.any {
             return vec![(None, Rule::new())];
         }
-        let mut matches = Vec::new();
-        for family in Family::ALL {
-            let peer = match direction {
-                Direction::Ingress => Field::Source(family),
-                Direction::Egress => Field::Destination(family),
-            };
-            let mut match_set = |set: Arc<str>| {
-                matches.push((Some(family), Rule::new().family(family).is_in(&[peer], set)));
-            };
-            if let Some(set) = &rule.peers.pods {
-                match_set(of_family(&set.name(), family).into());
-            }
-            if let Some(set) = shared_sets::blocks(&rule.peers.blocks, family, &mut self.sets) {
-                match_set(set);
-            }
+        let whole =
+            [(Family::V4, rule.peers.blocks.is_whole_v4()), (Family::V6, rule.peers.blocks.is_whole_v6())];
+        let whole = whole.into_iter().filter(|(_, is_whole)| *is_whole);
+        let mut matches: Vec<_> =
+            whole.map(|(family, _)| (Some(family), Rule::new().family(family))).collect();
+        let pods = rule.peers.pods.clone().map(|id| (PeerGroup::Set(id.clone()), id.describe()));
+        let blocks = BlocksId::from_rule(id, rule).map(|id| {
+            let comment = id.describe(&rule.peers.blocks);
+            (PeerGroup::Blocks(id), comment)
+        });
+        for (group, comment) in pods.into_iter().chain(blocks) {
+            matches.push((None, Rule::new().is_in(&[PRIORITY], group.set_name())));
+            self.groups.insert(group, comment);
         }
         matches
     }

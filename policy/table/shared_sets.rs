@@ -1,17 +1,14 @@
-//! Immutable sets of ports and address ranges that rules share by content. Different content is a different set.
+//! Immutable sets of port ranges that rules share by content. Different content is a different set.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
-use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 use sha2::{Digest, Sha256};
 
 use super::edit::SetEdit;
-use super::names::of_family;
-use crate::compile::{AddressRanges, ReferenceCounts};
+use crate::compile::ReferenceCounts;
 
 /// The sets that a chain's rules use, by name.
 pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
@@ -20,17 +17,6 @@ pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
 pub(super) fn ports(ranges: &[(u16, u16)], used: &mut UsedSets) -> Arc<str> {
     let elements = ranges.iter().map(|(first, last)| (Key::new().port(*first), Key::new().port(*last)));
     range_set("ports", DataType::InetService, elements.collect(), used)
-}
-
-/// Adds a set of a family's address ranges, and returns its name; `None` if there are no ranges of the family.
-pub(super) fn blocks(blocks: &AddressRanges, family: Family, used: &mut UsedSets) -> Option<Arc<str>> {
-    let range = |first: IpAddr, last: IpAddr| (Key::from(first), Key::from(last));
-    let elements: Vec<(Key, Key)> = match family {
-        Family::V4 => blocks.v4.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
-        Family::V6 => blocks.v6.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
-    };
-    let prefix = of_family("blocks", family);
-    (!elements.is_empty()).then(|| range_set(&prefix, DataType::address(family), elements, used))
 }
 
 fn range_set(prefix: &str, data_type: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSets) -> Arc<str> {

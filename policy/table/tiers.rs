@@ -59,16 +59,19 @@ pub(super) struct Tiers {
 }
 
 impl Tiers {
-    /// Adds a profile. Returns the tiers that no other profile has.
-    pub(super) fn add_profile(&mut self, profile: &Profile) -> Vec<TierKey> {
+    /// Adds a profile.
+    pub(super) fn add_profile(&mut self, profile: &Profile) {
         tiers_of(profile).for_each(|key| self.counts.add(&key));
-        self.counts.take_changes().0
     }
 
-    /// Removes a profile. Returns the tiers that no other profile has.
-    pub(super) fn remove_profile(&mut self, profile: &Profile) -> Vec<TierKey> {
+    /// Removes a profile.
+    pub(super) fn remove_profile(&mut self, profile: &Profile) {
         tiers_of(profile).for_each(|key| self.counts.remove(&key));
-        self.counts.take_changes().1
+    }
+
+    /// Returns the tiers that have become used since the last call, and those that have become unused.
+    pub(super) fn take_changes(&mut self) -> (Vec<TierKey>, Vec<TierKey>) {
+        self.counts.take_changes()
     }
 
     /// Returns the tiers that contain a policy's rules.

@@ -27,7 +27,7 @@ const SERVICE_TABLE: [&str; 18] = [
 ];
 
 /// Commands of `nft` on the table of policies.
-const POLICY_TABLE: [&str; 9] = [
+const POLICY_TABLE: [&str; 10] = [
     "delete table inet portcullis-policy",
     "flush table inet portcullis-policy",
     "flush chain inet portcullis-policy {chain}",
@@ -36,6 +36,7 @@ const POLICY_TABLE: [&str; 9] = [
     "flush set inet portcullis-policy {set}",
     "flush map inet portcullis-policy {map}",
     "add element inet portcullis-policy {map} { * : drop }",
+    "add element inet portcullis-policy {map} { * : 0:1 }",
     "add map inet portcullis-policy another { type ipv4_addr : verdict; }",
 ];
 

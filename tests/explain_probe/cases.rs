@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
 const TAMPERED: &[Case] = &[
     Case { name: "policies-removed-by-another-process", run: ("node-1", "--from infra/monitor --to pod/shop/web:8080 --family ipv4"), status: 1,
         says: "DISAGREES with the prediction: predicted: ingress denied",
-        before: &[("node-1", "nft flush chain inet portcullis-policy postrouting")], after: &[] },
+        before: &[("node-1", "nft flush chain inet portcullis-policy postrouting"), ("node-1", "nft flush chain inet portcullis-policy ingress")], after: &[] },
     Case { name: "service-removed-by-another-process", run: ("node-1", "--from infra/monitor --to service/infra/names:53/tcp --family ipv4 --probe-timeout 0.5"), status: 1,
         says: "DISAGREES with the prediction: predicted: allowed to 10.244.1.3:53",
         before: &[("node-1", "nft flush chain ip portcullis nat-prerouting")], after: &[] },

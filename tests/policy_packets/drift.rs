@@ -39,7 +39,7 @@ const EXTERNAL_CHANGES: [(&str, &str); 15] = [
         "a chain of another process",
         "add chain inet portcullis-policy mine; add rule inet portcullis-policy mine accept",
     ),
-    ("a catch-all element", "add element inet portcullis-policy ingress-ipv4 { * : drop }"),
+    ("a catch-all element", "add element inet portcullis-policy ingress-ipv4 { * : 0:1 }"),
     ("an anonymous chain", "insert rule inet portcullis-policy ingress jump { counter; accept; }"),
     ("the table is dormant", "add table inet portcullis-policy { flags dormant; }"),
     ("a hook drops everything", "add chain inet portcullis-policy postrouting { policy drop; }"),
@@ -50,7 +50,7 @@ const EXTERNAL_CHANGES: [(&str, &str); 15] = [
     ("a quota", "add quota inet portcullis-policy mine over 10 mbytes"),
     (
         "a map of another process",
-        "add map inet portcullis-policy mine { type ipv4_addr : verdict; elements = { 10.1.1.1 : jump ingress }; }",
+        "add map inet portcullis-policy mine { type ipv4_addr : verdict; elements = { 10.1.1.1 : jump egress }; }",
     ),
     ("a pod loses its profile", "delete element inet portcullis-policy ingress-ipv4 { 10.244.2.10 }"),
 ];

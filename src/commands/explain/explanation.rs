@@ -76,7 +76,7 @@ pub(super) struct ConnectionExplanation {
 }
 
 /// The rules of a node for a Service, or for the policies of a pod.
-#[derive(Serialize)]
+#[derive(PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NodeRules {
     pub(super) node: String,

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use portcullis_cluster::{Family, Name, NamespacedName};
 use portcullis_netlink::nf_tables::reachable_chains;
-use portcullis_policy::table::PolicyTable;
+use portcullis_policy::Direction;
+use portcullis_policy::table::{LookedUp, PolicyTable};
 
 use super::explanation::{ConnectionExplanation, NodeRules};
 use super::target::{Target, TargetKind};
@@ -27,7 +28,10 @@ pub(super) fn add_rules(
         let mut rules: Vec<NodeRules> = Vec::new();
         let egress = cluster.pod_at(connection.from).and_then(|pod| pod.node.clone());
         if let Some(node) = egress {
-            rules.extend(views.policy_rules(&node, "egress", connection.from));
+            for path in &connection.paths {
+                let own = views.policy_rules(&node, Direction::Egress, connection.from, path.to.ip());
+                rules.extend(own.filter(|own| !rules.contains(own)));
+            }
         }
         if let TargetKind::Service { port, node, .. } = &target.kind {
             rules.push(views.service_rules(node, port.family, &port.name.service));
@@ -35,7 +39,10 @@ pub(super) fn add_rules(
         for path in &connection.paths {
             let address = path.to.ip();
             let ingress = cluster.pod_at(address).and_then(|pod| pod.node.clone());
-            rules.extend(ingress.and_then(|node| views.policy_rules(&node, "ingress", address)));
+            rules
+                .extend(ingress.and_then(|node| {
+                    views.policy_rules(&node, Direction::Ingress, address, connection.from)
+                }));
         }
         connection.rules = Some(rules);
     }
@@ -66,32 +73,30 @@ impl Views<'_> {
         NodeRules { node: node.to_string(), subject, objects }
     }
 
-    /// Returns the rules for connections of a pod in one direction. `None` if no policy isolates it, or policies are not enforced.
-    fn policy_rules(&mut self, node: &Name, direction: &str, address: IpAddr) -> Option<NodeRules> {
+    /// Returns the rules for connections of a pod with a peer in one direction. `None` if no policy isolates it, or policies are not enforced.
+    fn policy_rules(
+        &mut self,
+        node: &Name,
+        direction: Direction,
+        address: IpAddr,
+        peer: IpAddr,
+    ) -> Option<NodeRules> {
         let pod = self.cluster.pod_at(address)?.key.to_string();
-        let objects = objects_of(self.view(node).policies.as_ref()?, direction, address);
+        let objects = objects_of(self.view(node).policies.as_ref()?, direction, address, peer);
         let subject = format!("policies of {pod}, {direction}");
         (!objects.is_empty()).then(|| NodeRules { node: node.to_string(), subject, objects })
     }
 }
 
-/// Returns the elements of the maps of a direction that have an address, and the chains to which they lead.
-fn objects_of(policies: &PolicyTable, direction: &str, address: IpAddr) -> Vec<ObjectRules> {
-    let table = policies.table().desired();
-    let address = address.to_string();
-    let mut objects = Vec::new();
-    for (name, set) in
-        table.sets.iter().filter(|(name, set)| set.spec.is_map() && name.starts_with(direction))
-    {
-        let lines = set.elements.iter().map(|(key, element)| set.line(key, element).to_string());
-        let mut own: Vec<String> = lines.filter(|line| line.split(' ').next() == Some(&*address)).collect();
-        own.sort_unstable();
-        if !own.is_empty() {
-            objects.push(ObjectRules { object: format!("map {name}"), lines: own });
-        }
-    }
-    let elements: Vec<String> = objects.iter().flat_map(|object| object.lines.clone()).collect();
-    let chains = reachable_chains(table, &elements).into_iter();
+/// Returns the elements that the rules of a direction look up for a pod and a peer, and the chains to which they lead.
+fn objects_of(policies: &PolicyTable, direction: Direction, pod: IpAddr, peer: IpAddr) -> Vec<ObjectRules> {
+    let lookups = policies.lookups(direction, pod, peer);
+    let elements: Vec<String> = lookups.iter().map(|looked_up| looked_up.element.clone()).collect();
+    let maps = lookups.into_iter();
+    let mut objects: Vec<ObjectRules> = maps
+        .map(|LookedUp { map, element }| ObjectRules { object: format!("map {map}"), lines: vec![element] })
+        .collect();
+    let chains = reachable_chains(policies.table().desired(), &elements).into_iter();
     objects.extend(chains.map(|(object, lines)| ObjectRules { object, lines }));
     objects
 }

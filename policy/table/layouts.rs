@@ -1,0 +1,158 @@
+//! Layouts of profiles: rule by rule, or by classes of peers.
+//!
+//! ```text
+//! profile ─► identity of the peer ─┬─ few rules ─► tiers and policies in their order, rule by rule
+//!                                  └─ many ──────► dispatch ─► class of the peer
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::classes::{Classes, DispatchKey, has_classes};
+use super::edit::{ChainWithSets, TableEdit, TableEdits};
+use super::options::PolicyOptions;
+use super::peers::{IdentityChanges, Peers};
+use super::profile_chain::{has_node_chain, profile_chains};
+use super::rules::policy_chain;
+use super::tiers::Tiers;
+use crate::compile::{CompiledPolicies, PolicyChanges, PolicyId, Profile, ReferenceCounts, RulesId};
+
+/// The layout of a profile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// The chain for all connections evaluates by classes.
+    pub(super) by_classes: bool,
+    /// The chain for connections to the pods' own node evaluates by classes.
+    pub(super) node_by_classes: bool,
+}
+
+/// What layouts are rendered from.
+pub(super) struct LayoutContext<'a> {
+    pub(super) peers: &'a Peers,
+    pub(super) compiled: &'a CompiledPolicies,
+    pub(super) options: &'a PolicyOptions,
+}
+
+/// Profiles and rules whose chains may have changed.
+#[derive(Debug)]
+pub(super) struct Changed {
+    rules: BTreeSet<RulesId>,
+    profiles: BTreeSet<Arc<Profile>>,
+}
+
+/// The layouts of all profiles, and what their chains use.
+#[derive(Debug, Default)]
+pub(super) struct Layouts {
+    layouts: BTreeMap<Arc<Profile>, Layout>,
+    tiers: Tiers,
+    /// NetworkPolicies that are evaluated rule by rule, with the number of profiles.
+    policies: ReferenceCounts<RulesId>,
+    classes: Classes,
+}
+
+impl Layouts {
+    /// Returns what changes of compiled policies affect.
+    pub(super) fn changed(changes: &PolicyChanges, compiled: &CompiledPolicies) -> Changed {
+        let rules: BTreeSet<RulesId> = changes.rules.iter().map(|change| change.id.clone()).collect();
+        let mut profiles: BTreeSet<Arc<Profile>> = changes.profiles_added.iter().cloned().collect();
+        if !rules.is_empty() {
+            let is_changed = |profile: &&Arc<Profile>| profile.rules().any(|id| rules.contains(&id));
+            profiles.extend(compiled.profiles().filter(is_changed).cloned());
+        }
+        Changed { rules, profiles }
+    }
+
+    /// Updates the chains of profiles.
+    pub(super) fn apply(
+        &mut self,
+        changed: &Changed,
+        removed: &[Arc<Profile>],
+        identities: &IdentityChanges,
+        context: &LayoutContext<'_>,
+        edits: &mut TableEdits,
+    ) {
+        for profile in &changed.profiles {
+            self.put(profile, context, edits);
+        }
+        for profile in removed {
+            self.remove(profile, edits);
+        }
+        self.classes.change_identities(identities, context, edits);
+        self.classes.remove_unused(edits);
+        self.update_chains(&changed.rules, context, edits);
+    }
+
+    fn put(&mut self, profile: &Arc<Profile>, context: &LayoutContext<'_>, edits: &mut TableEdits) {
+        let [all, to_node] = DispatchKey::of(profile);
+        let layout = Layout {
+            by_classes: has_classes(&all, context.compiled),
+            node_by_classes: has_node_chain(profile) && has_classes(&to_node, context.compiled),
+        };
+        let before = self.layouts.insert(Arc::clone(profile), layout);
+        self.count(profile, Some(layout), true);
+        self.count(profile, before, false);
+        let before = before.unwrap_or_default();
+        for (key, now, before) in [
+            (all, layout.by_classes, before.by_classes),
+            (to_node, layout.node_by_classes, before.node_by_classes),
+        ] {
+            if now {
+                self.classes.put(&key, context, edits);
+            } else if before {
+                self.classes.remove(&key, edits);
+            }
+        }
+        for (name, chain) in profile_chains(profile, layout, context.options) {
+            edits.edits.push(TableEdit::PutChain(ChainWithSets::without_sets(name, chain)));
+        }
+    }
+
+    fn remove(&mut self, profile: &Arc<Profile>, edits: &mut TableEdits) {
+        let layout = self.layouts.remove(profile);
+        self.count(profile, layout, false);
+        for key in DispatchKey::of(profile) {
+            self.classes.remove(&key, edits);
+        }
+        for name in super::profile_chain::names(profile) {
+            edits.edits.push(TableEdit::RemoveChain(name.into()));
+        }
+    }
+
+    /// Adds or removes a profile's use of the chains of tiers and policies.
+    fn count(&mut self, profile: &Arc<Profile>, layout: Option<Layout>, add: bool) {
+        let Some(layout) = layout else { return };
+        if !layout.by_classes {
+            for policy in &profile.network {
+                let id = RulesId { policy: policy.clone(), direction: profile.direction };
+                if add { self.policies.add(&id) } else { self.policies.remove(&id) }
+            }
+        }
+        if !layout.by_classes || (has_node_chain(profile) && !layout.node_by_classes) {
+            if add { self.tiers.add_profile(profile) } else { self.tiers.remove_profile(profile) }
+        }
+    }
+
+    /// Updates the chains of tiers and policies that have become used or unused, or whose rules changed.
+    fn update_chains(
+        &mut self,
+        rules: &BTreeSet<RulesId>,
+        context: &LayoutContext<'_>,
+        edits: &mut TableEdits,
+    ) {
+        let (added, removed) = self.tiers.take_changes();
+        let changed = rules.iter().filter(|id| matches!(id.policy, PolicyId::Cluster(_)));
+        let changed: BTreeSet<_> = changed.flat_map(|id| self.tiers.with_rules(id)).chain(added).collect();
+        for tier in changed {
+            edits.edits.push(TableEdit::PutChain(tier.chain(context.compiled, context.options)));
+        }
+        edits.edits.extend(removed.iter().map(|tier| TableEdit::RemoveChain(tier.name().into())));
+        let (added, removed) = self.policies.take_changes();
+        let changed = rules.iter().filter(|id| self.policies.contains(id)).cloned();
+        let changed: BTreeSet<RulesId> = changed.chain(added).collect();
+        for id in changed {
+            let chain = policy_chain(&id, context.compiled.rules_of(&id), context.options);
+            edits.edits.push(TableEdit::PutChain(chain));
+        }
+        edits.edits.extend(removed.iter().map(|id| TableEdit::RemoveChain(id.name().into())));
+    }
+}
