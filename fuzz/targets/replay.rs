@@ -88,7 +88,7 @@ impl Transport for Replay {
         Ok(())
     }
 
-    fn receive(&mut self, buffer: &mut [u8], _is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, _is_nonblocking: bool) -> io::Result<Datagram> {
         let datagram = match &self.end {
             _ if !self.rest.is_empty() => self.next_datagram(),
             Some(end) if self.calls_after_end < CALLS_AFTER_END => {
@@ -97,8 +97,8 @@ impl Transport for Replay {
             }
             _ => return Err(io::Error::from_raw_os_error(EAGAIN)),
         };
-        let taken = datagram.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&datagram[..taken]);
+        buffer.clear();
+        buffer.extend(&datagram[..datagram.len().min(buffer.capacity())]);
         Ok(Datagram { length: datagram.len(), port: 0 })
     }
 

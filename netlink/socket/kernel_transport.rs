@@ -95,25 +95,27 @@ impl Transport for KernelTransport {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram> {
+        buffer.clear();
         let mut from = unset_address();
         let mut from_length = size_of_val(&from) as libc::socklen_t;
         let flags = libc::MSG_TRUNC | if is_nonblocking { libc::MSG_DONTWAIT } else { 0 };
-        // SAFETY: buffer and address are live and passed with their lengths. With MSG_TRUNC the result is the full
-        // length of the datagram, of which at most the length of the buffer was written.
+        // SAFETY: buffer and address are live and passed with their sizes. The kernel only writes.
         let received = unsafe {
             libc::recvfrom(
                 self.fd.as_raw_fd(),
                 buffer.as_mut_ptr().cast(),
-                buffer.len(),
+                buffer.capacity(),
                 flags,
                 (&raw mut from).cast(),
                 &mut from_length,
             )
         };
-        usize::try_from(received)
-            .map(|length| Datagram { length, port: from.nl_pid })
-            .map_err(|_| io::Error::last_os_error())
+        let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: with MSG_TRUNC the result is the full length of the datagram, of which the kernel has written as much as the buffer
+        // has room for.
+        unsafe { buffer.set_len(length.min(buffer.capacity())) };
+        Ok(Datagram { length, port: from.nl_pid })
     }
 
     fn wait(&self) -> io::Result<()> {

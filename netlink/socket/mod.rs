@@ -74,6 +74,7 @@ pub struct Socket {
     next_sequence: u32,
     /// The end of the responses to the last request was not read, because of an error.
     has_unread_responses: bool,
+    /// The last datagram. The memory is not written before, so that only what was needed once takes memory.
     buffer: Vec<u8>,
 }
 
@@ -104,7 +105,7 @@ impl Socket {
             transport,
             next_sequence: 1,
             has_unread_responses: false,
-            buffer: vec![0; RECEIVE_BYTES],
+            buffer: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
 
@@ -210,8 +211,8 @@ impl Socket {
             if datagram.port != 0 {
                 continue; // sent by another process to our port
             }
-            if datagram.length > self.buffer.len() {
-                self.buffer.resize(datagram.length.next_power_of_two(), 0);
+            if datagram.length > self.buffer.capacity() {
+                self.buffer = Vec::with_capacity(datagram.length.next_power_of_two());
                 return Err(Error::Truncated { action, needed: datagram.length });
             }
             return Ok(datagram.length);

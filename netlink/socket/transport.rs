@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// A received datagram. Its bytes are in the caller's buffer, truncated to the size of that.
+/// A received datagram. Its bytes are in the caller's buffer, truncated to the capacity of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// The length of the datagram before truncation, in bytes.
@@ -21,11 +21,12 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// The error of `send(2)`; the kernel has then processed nothing.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Receives a datagram. Waits for one unless `is_nonblocking`, up to the timeout of the socket.
+    /// Receives a datagram, which replaces the content of `buffer`. Waits for one unless `is_nonblocking`, up to the timeout of the
+    /// socket. The buffer does not grow: its capacity is the limit.
     ///
     /// # Errors
     /// The error of `recvfrom(2)`: `EAGAIN` after the timeout, `ENOBUFS` if datagrams were lost.
-    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram>;
+    fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram>;
 
     /// Blocks until a datagram can be received.
     ///

@@ -46,7 +46,7 @@ impl Transport for Invalidating {
         self.kernel.send(&sent)
     }
 
-    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram> {
         self.kernel.receive(buffer, is_nonblocking)
     }
 

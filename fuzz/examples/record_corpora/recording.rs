@@ -34,7 +34,7 @@ impl Transport for Recording {
         self.kernel.send(bytes)
     }
 
-    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram> {
         let datagram = self.kernel.receive(buffer, is_nonblocking)?;
         self.received.lock().unwrap().extend_from_slice(&buffer[..datagram.length]);
         Ok(datagram)

@@ -132,10 +132,10 @@ impl Transport for FakeSocket {
         Ok(())
     }
 
-    fn receive(&mut self, buffer: &mut [u8], _is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, _is_nonblocking: bool) -> io::Result<Datagram> {
         let datagram = self.responses.pop_front().ok_or_else(|| io::Error::from_raw_os_error(EAGAIN))?;
-        let taken = datagram.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&datagram[..taken]);
+        buffer.clear();
+        buffer.extend(&datagram[..datagram.len().min(buffer.capacity())]);
         Ok(Datagram { length: datagram.len(), port: 0 })
     }
 

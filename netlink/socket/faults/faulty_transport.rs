@@ -25,13 +25,13 @@ impl FaultyTransport {
         FaultyTransport { kernel, is_listener, plan, queued: VecDeque::new() }
     }
 
-    fn receive_without_fault(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive_without_fault(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram> {
         let Some((datagram, port)) = self.queued.pop_front() else {
             // A test does not wait for the timeout of a lost response.
             return self.kernel.receive(buffer, is_nonblocking || !self.is_listener);
         };
-        let taken = datagram.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&datagram[..taken]);
+        buffer.clear();
+        buffer.extend(&datagram[..datagram.len().min(buffer.capacity())]);
         Ok(Datagram { length: datagram.len(), port })
     }
 }
@@ -50,7 +50,7 @@ impl Transport for FaultyTransport {
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram> {
+    fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram> {
         let Some(fault) = self.plan.next_call(false) else {
             return self.receive_without_fault(buffer, is_nonblocking);
         };
@@ -58,12 +58,12 @@ impl Transport for FaultyTransport {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let datagram = self.receive_without_fault(buffer, is_nonblocking)?;
-        let bytes = &mut buffer[..datagram.length];
+        let bytes = buffer.as_mut_slice();
         let errno = match fault {
             Fault::Overrun => libc::ENOBUFS,
             Fault::LostResponse => libc::EAGAIN,
             Fault::ShortRead => return Ok(Datagram { length: first_length(bytes) / 2, ..datagram }),
-            Fault::LargeDatagram => return Ok(Datagram { length: buffer.len() + 1, ..datagram }),
+            Fault::LargeDatagram => return Ok(Datagram { length: buffer.capacity() + 1, ..datagram }),
             Fault::InterruptedDump => {
                 if !interrupt_dump(bytes) {
                     self.plan.was_not_applicable(fault);
@@ -82,7 +82,8 @@ impl Transport for FaultyTransport {
                     _ => (sequence(bytes), libc::EPERM, OTHER_PORT),
                 };
                 let injected = status(number, errno);
-                buffer[..injected.len()].copy_from_slice(&injected);
+                buffer.clear();
+                buffer.extend(&injected);
                 return Ok(Datagram { length: injected.len(), port });
             }
             Fault::SendFails(_) | Fault::Rejection(_) | Fault::ReceiveFails(_) => return Ok(datagram),
