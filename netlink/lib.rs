@@ -15,7 +15,6 @@
 //!
 //! This crate is independent of Kubernetes.
 
-pub mod announcement;
 pub mod attribute;
 pub mod batches;
 pub mod conntrack;

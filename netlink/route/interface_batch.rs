@@ -138,6 +138,14 @@ impl InterfaceBatch {
         });
     }
 
+    /// Sets the Ethernet address of a link. The kernel announces the link's addresses by gratuitous ARP and unsolicited neighbour
+    /// advertisements if `arp_notify` and `ndisc_notify` are set, also if the Ethernet address stays the same.
+    pub fn set_mac(&mut self, index: u32, mac: MacAddress) {
+        self.push("set an Ethernet address", libc::RTM_SETLINK, 0, NONE, |message| {
+            message.raw(&link_header(index, libc::AF_UNSPEC, 0)).bytes(libc::IFLA_ADDRESS, &mac.0);
+        });
+    }
+
     /// Lets a port of a bridge send packets back to the link that they came from.
     pub fn set_hairpin(&mut self, index: u32) {
         self.push("turn on the hairpin mode of a bridge port", libc::RTM_SETLINK, 0, NONE, |message| {

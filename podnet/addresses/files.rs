@@ -14,6 +14,15 @@ pub(super) enum Space {
     NotNeeded,
 }
 
+/// Creates a folder and those above it, unless they exist.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(path),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
 /// Creates or replaces a file, and returns it open. The content is complete only if this succeeds.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<File> {
     fault(Space::Needed)?;
@@ -64,7 +73,8 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Reads an open file from its position.
 pub(super) fn read_open(file: &File) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
+    // Most files are read in one call.
+    let mut content = Vec::with_capacity(1024);
     file.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_FILE_SIZE {
         return Err(io::Error::new(

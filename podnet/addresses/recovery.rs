@@ -122,7 +122,7 @@ fn all_reservations(store: &AddressStore) -> Result<Vec<PathBuf>> {
 
 /// Returns the identity of this boot of the kernel; `None` if it is unknown.
 fn boot_id() -> Option<Vec<u8>> {
-    fs::read("/proc/sys/kernel/random/boot_id").ok().filter(|id| !id.is_empty())
+    files::read(Path::new("/proc/sys/kernel/random/boot_id")).ok().flatten().filter(|id| !id.is_empty())
 }
 
 fn boot_id_path(store: &AddressStore) -> PathBuf {
@@ -144,10 +144,12 @@ pub(super) fn is_of_earlier_boot(store: &AddressStore) -> Result<bool> {
 /// Writes the identity of this boot before the first reservation.
 pub(super) fn write_boot_id(store: &AddressStore) -> Result<()> {
     let path = boot_id_path(store);
-    let is_written = fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
+        return Ok(());
+    }
     match boot_id() {
-        Some(id) if !is_written => files::write(&path, &id).map(drop).map_err(Error::write(&path)),
-        _ => Ok(()),
+        Some(id) => files::write(&path, &id).map(drop).map_err(Error::write(&path)),
+        None => Ok(()),
     }
 }
 

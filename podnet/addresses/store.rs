@@ -104,7 +104,7 @@ impl AddressStore {
             return Err(Error::NoRange);
         }
         for folder in [self.addresses(), self.attachments_dir(), self.last_allocated()] {
-            fs::create_dir_all(&folder).map_err(Error::write(&folder))?;
+            files::create_folder(&folder).map_err(Error::write(&folder))?;
         }
         let _lock = self.lock()?;
         recovery::write_boot_id(self)?;

@@ -1,14 +1,11 @@
 //! The node's side of the wiring "bridge".
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
-use portcullis_netlink::announcement::announce_address;
 use portcullis_netlink::route::{InterfaceBatch, Link, LinkSettings, Rtnetlink};
 
 use super::error::{Error, Result};
 use super::identity::bridge_mac;
-use super::{Identity, PodInterface, sysctl};
+use super::{PodInterface, sysctl};
 use crate::addresses::PodRange;
 
 /// Returns the gateway of an address, which the bridge has, with the prefix length of its pod CIDR.
@@ -64,17 +61,19 @@ pub(super) fn gateways(pod: &PodInterface<'_>) -> impl Iterator<Item = IpNet> {
     pod.addresses.iter().map(|address| gateway(*address))
 }
 
-/// Sets a port of the bridge up, in hairpin mode: a pod reaches itself by the address of a Service.
+/// Sets a port of the bridge up.
 pub(super) fn add_port(batch: &mut InterfaceBatch, pod: &PodInterface<'_>, link: u32, bridge: &Link) {
-    batch.set_hairpin(link);
     batch.set_up(link);
     for address in pod.addresses {
         batch.delete_neighbour(bridge.index, address.addr());
     }
 }
 
-/// Tells other pods which Ethernet address has the pod's addresses now. The node itself has no entry of the previous pod any more.
-pub(super) fn announce(pod: &PodInterface<'_>, identity: &Identity, bridge: &Link) -> Result<()> {
-    let addresses: Vec<IpAddr> = pod.addresses.iter().map(IpNet::addr).collect();
-    Ok(announce_address(bridge.index, identity.pod_mac, &addresses)?)
+/// Lets the port send packets back to the pod: a pod reaches itself by the address of a Service. Last, because the pod would receive
+/// its own announcements, about which its kernel logs a warning.
+pub(super) fn set_hairpin(host: &mut Rtnetlink, link: u32) -> Result<()> {
+    let mut batch = InterfaceBatch::new();
+    batch.set_hairpin(link);
+    host.change_interfaces(&mut batch)?;
+    Ok(())
 }

@@ -17,7 +17,8 @@
 //! address (plugin "sbr").
 //!
 //! **bridge.** As the reference plugin does it. Other pods and the node may remember the previous pod that had an address, so a new
-//! one is announced by gratuitous ARP and unsolicited neighbour advertisements, which the node sends on the bridge.
+//! one is announced by gratuitous ARP and unsolicited neighbour advertisements, which the pod's kernel sends once the port forwards.
+//! (A packet socket could send them too, but the kernel waits for a grace period of RCU when one is closed: 10 ms.)
 //!
 //! IPv6 addresses are usable immediately, without duplicate address detection. Router advertisements are ignored on both sides: a
 //! pod could redirect the traffic of the node or of other pods with them (CVE-2020-10749).
@@ -210,9 +211,10 @@ impl PodInterface<'_> {
         let (mut pod, addresses) = self.add_pod_side(identity, peer, has_kernel_ipv6)?;
         host.change_interfaces(&mut batch)?;
         await_operational(&mut pod, self.key.interface()).map_err(|source| self.pod_error(source))?;
-        if let Some(bridge) = bridge {
+        if bridge.is_some() {
             await_operational(host, &link.name)?;
-            bridge::announce(self, identity, bridge)?;
+            self.announce(&mut pod, identity, peer)?;
+            bridge::set_hairpin(host, link.index)?;
         }
         Ok(addresses)
     }

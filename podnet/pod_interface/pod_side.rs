@@ -42,6 +42,16 @@ impl PodInterface<'_> {
         Ok((pod, added.collect()))
     }
 
+    /// Tells other pods on the bridge which Ethernet address has the pod's addresses now. The node itself has no entry of the previous
+    /// pod any more.
+    pub(super) fn announce(&self, pod: &mut Rtnetlink, identity: &Identity, index: u32) -> Result<()> {
+        let mut batch = InterfaceBatch::new();
+        // It stays the same. Each change is announced: see `IPV4_SETTINGS` and `ndisc_notify`.
+        batch.set_mac(index, identity.pod_mac);
+        pod.change_interfaces(&mut batch).map_err(|source| self.pod_error(source))?;
+        Ok(())
+    }
+
     /// Adds the network namespace to an error of the kernel.
     pub(super) fn pod_error(&self, source: portcullis_netlink::Error) -> Error {
         Error::Pod { netns: self.namespace.path().to_owned(), source }

@@ -1,7 +1,7 @@
 //! Settings of interfaces below `/proc/sys/net`, in the network namespace of the calling thread.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 
 use super::error::{Error, Result};
 
@@ -25,12 +25,19 @@ pub(super) fn set_ipv6(interface: &str, name: &str, value: &str) -> Result<bool>
     }
 }
 
+/// Returns true if a setting is 1.
+fn is_on(path: &str) -> io::Result<bool> {
+    let mut first = [0];
+    let length = File::open(path)?.read(&mut first)?;
+    Ok(first[..length] == *b"1")
+}
+
 /// Enables IPv6 on interfaces on which it is disabled, as container runtimes and hardened hosts do by default.
 pub(super) fn enable_ipv6(interfaces: &[&str]) -> Result<()> {
     for interface in interfaces {
         let path = ipv6_path(interface, "disable_ipv6");
         // Reading is cheaper than writing, which takes a lock of the kernel.
-        if fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
+        if is_on(&path).is_ok_and(|is_disabled| is_disabled) {
             set_ipv6(interface, "disable_ipv6", "0")?;
         }
     }
@@ -44,9 +51,9 @@ pub(super) fn enable_ipv6(interfaces: &[&str]) -> Result<()> {
 pub(super) fn filter_bridged_packets() -> Result<()> {
     for name in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
         let path = format!("/proc/sys/net/bridge/{name}");
-        match fs::read(&path) {
-            Ok(value) if value.starts_with(b"1") => {}
-            Ok(_) => fs::write(&path, "1").map_err(|source| Error::Sysctl {
+        match is_on(&path) {
+            Ok(true) => {}
+            Ok(false) => fs::write(&path, "1").map_err(|source| Error::Sysctl {
                 path,
                 value: "1".to_owned(),
                 source,

@@ -1,5 +1,8 @@
 //! Packets between pods, their node, and a host outside.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::node::{Namespace, Node, WIRINGS, addresses, host_link};
@@ -89,6 +92,34 @@ fn a_reused_address_works_immediately() {
             observer.assert_ping(address, &format!("{wiring}: another pod with the address"));
             node.host.assert_ping(address, &format!("{wiring}: another pod with the address, from the node"));
         }
+    }
+}
+
+#[test]
+fn a_pod_on_a_bridge_announces_its_addresses_to_other_pods() {
+    let node = Node::new("bridge");
+    let (observer, _) = node.add_pod();
+    let advertisements = || -> u64 {
+        let counters = observer.run("cat /proc/net/snmp6");
+        let line = counters.lines().find(|line| line.starts_with("Icmp6InNeighborAdvertisements")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = advertisements();
+    let (pod, result) = node.add_pod();
+    // The kernel delivers them after `ADD`.
+    let until = Instant::now() + Duration::from_secs(20);
+    while advertisements() == before {
+        assert!(Instant::now() < until, "no neighbour advertisement of {result} arrived");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // The second `ADD` gives the same addresses. ARP only changes entries that exist.
+    let address = &addresses(&result)["4"];
+    observer.run(&format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud stale"));
+    let result = node.plugin("ADD", &pod).result();
+    let of_pod = result["interfaces"].as_array().unwrap().last().unwrap();
+    while !observer.run("ip neigh").contains(of_pod["mac"].as_str().unwrap()) {
+        assert!(Instant::now() < until, "no gratuitous ARP of {address} arrived");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -34,7 +34,9 @@ pub fn main(get: impl Fn(&str) -> Option<OsString>, stdin: impl Read, mut stdout
         Err(error) => (Some(error.document(CniVersion::LATEST)), ExitCode::FAILURE, None),
     };
     let Some(document) = document else { return exit };
-    match writeln!(stdout, "{document:#}").and_then(|()| stdout.flush()) {
+    // In one piece: the runtime wakes up for each write.
+    let text = format!("{document:#}\n");
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => exit,
         Err(error) => {
             eprintln!("portcullis: cannot write the result: {error}");
