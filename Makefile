@@ -84,7 +84,7 @@ memcheck: ## Run the tests of code with system calls under valgrind, which check
 	CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER='valgrind -q --error-exitcode=9' \
 		$(CARGO) test --locked -p portcullis-netlink $(MEMCHECK:%=--test %)
 
-bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, packet rates, and the local API (root)
+bench: ## Measure Services, policies and the pod network against a bare tool or netlink loop, and the local API (root)
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(BENCH) $(POD_NETWORK) nft:nftables)
 	$(CARGO) bench --locked --bench services
@@ -92,6 +92,7 @@ bench: ## Measure syncs of Services and policies against a bare tool or netlink 
 	$(CARGO) bench --locked --bench observe
 	$(CARGO) bench --locked --bench local_api
 	$(CARGO) bench --locked --package portcullis-podnet --bench pod_network
+	$(CARGO) run --locked --release --package portcullis-podnet --example node_route_cost
 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))

@@ -1,12 +1,15 @@
-//! The baseline: a program that makes the interface of a pod by netlink and does nothing else.
+//! The baseline: a program that makes the interface of a pod by netlink, with the settings that the pod needs, and does nothing else. It
+//! neither chooses addresses nor records them.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use ipnet::IpNet;
 use portcullis_netlink::route::{
-    InterfaceBatch, LinkSettings, MacAddress, NeighbourState, PodRoute, Rtnetlink, VethEnd,
+    InterfaceBatch, Ipv4Setting, LinkSettings, MacAddress, NeighbourState, PodRoute, Rtnetlink, VethEnd,
 };
 use portcullis_podnet::pod_interface::Namespace;
 
@@ -14,6 +17,10 @@ use portcullis_podnet::pod_interface::Namespace;
 pub(crate) const COMMAND: &str = "bare";
 
 const BRIDGE: &str = "cni0";
+
+/// Settings of IPv6 in the pod: router advertisements are ignored, addresses are usable immediately and stay when the link is set down.
+const IPV6_SETTINGS: [(&str, &str); 4] =
+    [("accept_ra", "0"), ("accept_dad", "0"), ("keep_addr_on_down", "1"), ("ndisc_notify", "1")];
 
 /// Executes `VERB WIRING NETNS NUMBER`.
 pub(crate) fn run(words: &[String]) {
@@ -49,16 +56,13 @@ fn add(
     let near = VethEnd { name, mac: host_mac, mtu: 0, namespace: None, controller: bridge };
     let far = VethEnd { name: "eth0", mac: pod_mac, mtu: 0, namespace: Some(pod.as_fd()), controller: None };
     let (link, peer) = host.add_link_veth(&near, &far)?;
+    set_ipv6(name, "accept_ra", "0");
     let mut batch = InterfaceBatch::new();
-    batch.configure_link(
-        link.index,
-        &LinkSettings { has_no_link_local: true, alias: Some(name), ..LinkSettings::default() },
-    );
-    if is_bridge {
-        batch.set_hairpin(link.index);
-        batch.set_up(link.index);
-    } else {
-        batch.set_up(link.index);
+    let ipv4: &[_] =
+        if is_bridge { &[] } else { &[(Ipv4Setting::ProxyArp, 1), (Ipv4Setting::ReversePathFilter, 1)] };
+    batch.configure_link(link.index, &LinkSettings { has_no_link_local: true, alias: Some(name), ipv4 });
+    batch.set_up(link.index);
+    if !is_bridge {
         batch.add_address(link.index, net("fe80::1/64"));
         for address in [v4.into(), v6.into()] {
             let destination = IpNet::from(address);
@@ -68,7 +72,8 @@ fn add(
     }
     host.change_interfaces(&mut batch)?;
     let mut batch = InterfaceBatch::new();
-    batch.configure_link(peer, &LinkSettings { has_no_link_local: true, ..LinkSettings::default() });
+    let ipv4 = &[(Ipv4Setting::ArpNotify, 1)];
+    batch.configure_link(peer, &LinkSettings { has_no_link_local: true, alias: None, ipv4 });
     batch.set_up(peer);
     batch.add_address(peer, net(&format!("fe80::2:{number:x}/64")));
     let (prefix_v4, prefix_v6) = if is_bridge { (16, 64) } else { (32, 128) };
@@ -89,8 +94,32 @@ fn add(
             .iter()
             .for_each(|gateway| batch.replace_neighbour(peer, *gateway, host_mac, NeighbourState::Permanent));
     }
-    let changed = pod.run(|| Rtnetlink::open()?.change_interfaces(&mut batch));
-    changed.expect("it can be entered").map(drop)
+    let changed = pod.run(|| {
+        IPV6_SETTINGS.iter().for_each(|(setting, value)| set_ipv6("eth0", setting, value));
+        let mut pod = Rtnetlink::open()?;
+        pod.change_interfaces(&mut batch)?;
+        // Until packets pass.
+        while !pod.link("eth0")?.expect("it was added").is_operational {}
+        Ok(pod)
+    });
+    let mut pod = changed.expect("it can be entered")?;
+    if is_bridge {
+        while !host.link(name)?.expect("it was added").is_operational {}
+        // The pod announces its addresses.
+        let mut batch = InterfaceBatch::new();
+        batch.set_mac(peer, pod_mac);
+        pod.change_interfaces(&mut batch)?;
+        let mut batch = InterfaceBatch::new();
+        batch.set_hairpin(link.index);
+        host.change_interfaces(&mut batch)?;
+    }
+    Ok(())
+}
+
+fn set_ipv6(link: &str, setting: &str, value: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{link}/{setting}");
+    let mut file = OpenOptions::new().write(true).open(&path).expect("the kernel has IPv6");
+    file.write_all(value.as_bytes()).expect("runs as root");
 }
 
 fn ensure_bridge(host: &mut Rtnetlink) -> portcullis_netlink::Result<u32> {

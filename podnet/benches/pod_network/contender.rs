@@ -1,7 +1,7 @@
 //! Programs that add and remove pods.
 
 use std::env;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::bare;
 use super::node::Netns;
+use super::process;
 
 /// The folder of Debian's `containernetworking-plugins`.
 const REFERENCE: &str = "/usr/lib/cni";
@@ -22,8 +23,34 @@ pub(crate) struct Contender {
     state: tempfile::TempDir,
 }
 
+/// The network in which our plugin adds pods.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) wiring: &'static str,
+    /// The node's pod CIDRs.
+    pub(crate) pod_cidrs: [String; 2],
+    /// The MTU of pods; the kernel's default if 0.
+    pub(crate) mtu: u32,
+}
+
+impl Network {
+    /// Returns the network of a node without others.
+    pub(crate) fn with_wiring(wiring: &'static str) -> Self {
+        Network { wiring, pod_cidrs: ["10.244.0.0/16", "fd00:10:244::/64"].map(str::to_owned), mtu: 0 }
+    }
+}
+
+/// The cost of one run of a program.
+#[derive(Clone, Copy)]
+pub(crate) struct Cost {
+    /// From its start to its end.
+    pub(crate) time: Duration,
+    /// Processor time of the process, user and system.
+    pub(crate) processor: Duration,
+}
+
 enum Program {
-    Plugin { path: String, wiring: &'static str },
+    Plugin { path: String, network: Network },
     Reference(&'static str),
     Bare(&'static str),
 }
@@ -32,7 +59,7 @@ impl Contender {
     pub(crate) fn all(plugin: &str) -> Vec<Contender> {
         let mut all = Vec::new();
         for wiring in ["ptp", "bridge"] {
-            let plugin = Program::Plugin { path: plugin.to_owned(), wiring };
+            let plugin = Program::Plugin { path: plugin.to_owned(), network: Network::with_wiring(wiring) };
             all.push(Contender::new(format!("portcullis, {wiring}"), plugin));
             all.push(Contender::new(format!("bare netlink, {wiring}"), Program::Bare(wiring)));
             all.push(Contender::new(
@@ -50,9 +77,20 @@ impl Contender {
         Contender { name, program, node, state: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// Returns our plugin with a wiring, on a node of its own.
-    pub(crate) fn plugin(path: &str, wiring: &'static str) -> Self {
-        Contender::new(wiring.to_owned(), Program::Plugin { path: path.to_owned(), wiring })
+    /// Returns our plugin, on a node of its own.
+    pub(crate) fn plugin(path: &str, network: Network) -> Self {
+        Contender::new(network.wiring.to_owned(), Program::Plugin { path: path.to_owned(), network })
+    }
+
+    /// Lets the node track connections.
+    pub(crate) fn track_connections(&self) {
+        for line in [
+            "nft add table inet track",
+            "nft add chain inet track prerouting { type filter hook prerouting priority 0 ; }",
+            "nft add rule inet track prerouting ct state new accept",
+        ] {
+            self.node.run(line);
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -67,11 +105,11 @@ impl Contender {
         &self.node
     }
 
-    pub(crate) fn add(&self, pod: &Netns) -> Duration {
+    pub(crate) fn add(&self, pod: &Netns) -> Cost {
         self.timed("ADD", pod).0
     }
 
-    pub(crate) fn del(&self, pod: &Netns) -> Duration {
+    pub(crate) fn del(&self, pod: &Netns) -> Cost {
         self.timed("DEL", pod).0
     }
 
@@ -83,14 +121,14 @@ impl Contender {
         address.split('/').next().expect("an address").to_owned()
     }
 
-    fn timed(&self, verb: &str, pod: &Netns) -> (Duration, Vec<u8>) {
+    fn timed(&self, verb: &str, pod: &Netns) -> (Cost, Vec<u8>) {
         let (mut command, input) = match &self.program {
             Program::Bare(wiring) => {
                 let mut command = Command::new(env::current_exe().expect("Linux knows it"));
                 command.args([bare::COMMAND, verb, wiring, &pod.path(), &pod.number.to_string()]);
                 (command, String::new())
             }
-            Program::Plugin { path, wiring } => (Command::new(path), self.configuration(wiring)),
+            Program::Plugin { path, network } => (Command::new(path), self.configuration(network)),
             Program::Reference(kind) => {
                 (Command::new(format!("{REFERENCE}/{kind}")), self.reference_configuration(kind))
             }
@@ -110,18 +148,20 @@ impl Contender {
             // The bare program reads nothing.
             let _ = stdin.write_all(input.as_bytes());
             drop(stdin);
-            let output = child.wait_with_output().expect("it ran");
+            let mut output = Vec::new();
+            child.stdout.take().expect("it is piped").read_to_end(&mut output).expect("a pipe can be read");
+            let (status, processor) = process::wait(&mut child);
             let time = started.elapsed();
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{}: {verb}: {text}", self.name);
-            (time, output.stdout)
+            assert!(status.success(), "{}: {verb}: {}", self.name, String::from_utf8_lossy(&output));
+            (Cost { time, processor }, output)
         })
     }
 
-    fn configuration(&self, wiring: &str) -> String {
+    fn configuration(&self, network: &Network) -> String {
+        let Network { wiring, pod_cidrs, mtu } = network;
         json!({
             "cniVersion": "1.0.0", "name": "portcullis", "type": "portcullis", "wiring": wiring,
-            "podCIDRs": ["10.244.0.0/16", "fd00:10:244::/64"], "stateDir": self.state.path(),
+            "podCIDRs": pod_cidrs, "mtu": mtu, "stateDir": self.state.path(),
         })
         .to_string()
     }

@@ -1,20 +1,24 @@
 //! Benchmark of the CNI plugin and of the wirings, each compared with a baseline in the same run.
 //!
-//! `make bench` runs it, as root. `--plugin PATH` names the plugin, else it is the binary of the same build; `--rounds N` the number of rounds (results are medians), and
-//! `--parts lifecycle,concurrent,traffic` what is measured.
+//! `make bench` runs it, as root. `--plugin PATH` names the plugin, else it is the binary of the same build; `--rounds N` the number of
+//! rounds (results are medians), and `--parts lifecycle,concurrent,traffic,nodes,memory` what is measured.
 //!
-//! The baseline of `ADD` and `DEL` is this program, which makes the same links, addresses, routes and neighbours by netlink and
-//! does nothing else; and the reference plugins with `host-local`. All are started as processes, alternately.
+//! The baseline of `ADD` and `DEL` is this program, which makes the same links, addresses, routes, neighbours and settings and does
+//! nothing else; and the reference plugins with `host-local`. All are started as processes, alternately.
 
 mod bare;
+mod between_nodes;
 mod contender;
+mod daemon;
+mod load;
 mod node;
+mod process;
 mod traffic;
 
 use std::env;
 use std::time::Duration;
 
-use contender::Contender;
+use contender::{Contender, Cost};
 
 struct Arguments {
     plugin: String,
@@ -32,7 +36,7 @@ fn main() {
         plugin: value("--plugin").cloned().unwrap_or_else(built_plugin),
         rounds: value("--rounds").map_or(30, |rounds| rounds.parse().expect("--rounds is a number")),
         parts: value("--parts")
-            .map_or("lifecycle,concurrent,traffic", String::as_str)
+            .map_or("lifecycle,concurrent,traffic,nodes,memory", String::as_str)
             .split(',')
             .map(str::to_owned)
             .collect(),
@@ -45,7 +49,13 @@ fn main() {
         concurrent(&arguments);
     }
     if has("traffic") {
-        traffic::measure(&arguments.plugin, arguments.rounds.min(10));
+        traffic::measure(&arguments.plugin, arguments.rounds);
+    }
+    if has("nodes") {
+        between_nodes::measure(&arguments.plugin, 2 * arguments.rounds);
+    }
+    if has("memory") {
+        daemon::measure(&arguments.plugin, arguments.rounds.min(5));
     }
 }
 
@@ -73,20 +83,23 @@ fn lifecycle(arguments: &Arguments) {
         }
     }
     println!(
-        "ADD and DEL of a pod with both families, {} rounds: median (minimum) in ms\n",
+        "ADD and DEL of a pod with both families, {} rounds: median (minimum) in ms, and median processor time\n",
         arguments.rounds
     );
-    println!("| program | ADD | DEL |\n| --- | --- | --- |");
+    println!("| program | ADD | processor | DEL | processor |\n| --- | --- | --- | --- | --- |");
     for (contender, (adds, dels)) in contenders.iter().zip(&mut samples) {
         println!("| {} | {} | {} |", contender.name(), figures(adds), figures(dels));
     }
     println!();
 }
 
-fn figures(samples: &mut [Duration]) -> String {
-    samples.sort();
+fn figures(samples: &mut [Cost]) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    format!("{:.1} ({:.1})", ms(samples[samples.len() / 2]), ms(samples[0]))
+    let middle = samples.len() / 2;
+    samples.sort_by_key(|cost| cost.processor);
+    let processor = ms(samples[middle].processor);
+    samples.sort_by_key(|cost| cost.time);
+    format!("{:.1} ({:.1}) | {processor:.2}", ms(samples[middle].time), ms(samples[0].time))
 }
 
 /// Prints the time per pod of 100 `ADD`, one after the other and concurrently.

@@ -1,10 +1,6 @@
 //! Connections and bytes per second between two pods of a node, by wiring and number of policies.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use portcullis_cluster::{Event, Index, Kind, Name, Object};
 use portcullis_policy::compile::DirtyPolicyObjects;
@@ -12,17 +8,15 @@ use portcullis_policy::table::{Enforcer, PolicyOptions};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
 
-use super::contender::Contender;
+use super::contender::{Contender, Network};
+use super::load::{Pair, Samples};
 use super::node::Netns;
-
-/// Duration of a sample.
-const TIME: Duration = Duration::from_millis(500);
 
 /// Numbers of policies that select the server.
 const LEVELS: [Option<usize>; 3] = [None, Some(1), Some(10)];
 
 /// Two pods of a node.
-struct Pair {
+struct Pods {
     contender: Contender,
     client: Netns,
     server: Netns,
@@ -31,107 +25,39 @@ struct Pair {
 
 /// Prints the medians of alternating samples.
 pub(crate) fn measure(plugin: &str, rounds: usize) {
-    let pairs = ["ptp", "bridge"].map(|wiring| {
-        let contender = Contender::plugin(plugin, wiring);
+    let wirings = ["ptp", "bridge"].map(|wiring| {
+        let contender = Contender::plugin(plugin, Network::with_wiring(wiring));
         // Services need conntrack.
-        contender.node().run("nft add table inet track");
-        contender
-            .node()
-            .run("nft add chain inet track prerouting { type filter hook prerouting priority 0 ; }");
-        contender.node().run("nft add rule inet track prerouting ct state new accept");
+        contender.track_connections();
         let [client, server] = [Netns::new(), Netns::new()];
         let addresses = [&client, &server].map(|pod| contender.add_pod(pod));
-        Pair { contender, client, server, addresses }
+        Pods { contender, client, server, addresses }
     });
-    let mut samples = vec![[(Vec::new(), Vec::new()), (Vec::new(), Vec::new())]; LEVELS.len()];
+    let mut samples = vec![[Samples::default(), Samples::default()]; LEVELS.len()];
     let mut port = 9_000;
     for _ in 0..rounds {
         for (level, of_level) in LEVELS.iter().zip(&mut samples) {
-            for (pair, (connections, bytes)) in pairs.iter().zip(of_level) {
+            for (pods, samples) in wirings.iter().zip(of_level) {
                 port += 1;
-                pair.enforce(*level);
-                let to = SocketAddr::new(pair.addresses[1].parse().expect("an address"), port);
-                connections.push(pair.connections(to));
-                bytes.push(pair.bytes(to));
+                pods.enforce(*level);
+                let to = SocketAddr::new(pods.addresses[1].parse().expect("an address"), port);
+                samples.add(&Pair { client: &pods.client, server: &pods.server, to });
             }
         }
     }
     println!("Between two pods of a node, {rounds} rounds: median connections/s, Gbit/s\n");
     println!("| policies | ptp | bridge |\n| --- | --- | --- |");
     for (level, of_level) in LEVELS.iter().zip(&mut samples) {
-        let cells = of_level.each_mut().map(|(connections, bytes)| {
-            format!("{:.0}, {:.1}", median(connections), median(bytes) * 8.0 / 1e9)
-        });
+        let cells = of_level
+            .each_mut()
+            .map(|samples| format!("{:.0}, {:.1}", samples.connections(), samples.gbits()));
         let level = level.map_or("no table".to_owned(), |count| count.to_string());
         println!("| {level} | {} |", cells.join(" | "));
     }
+    println!();
 }
 
-fn median(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
-}
-
-impl Pair {
-    fn connections(&self, to: SocketAddr) -> f64 {
-        self.with_server(
-            to,
-            |_| {},
-            || {
-                let (started, mut count) = (Instant::now(), 0);
-                while started.elapsed() < TIME {
-                    let mut stream = TcpStream::connect(to).expect("the server is reachable");
-                    // The server closes first, so that the client's ports do not run out.
-                    let _ = stream.read(&mut [0]);
-                    count += 1;
-                }
-                f64::from(count) / started.elapsed().as_secs_f64()
-            },
-        )
-    }
-
-    fn bytes(&self, to: SocketAddr) -> f64 {
-        let drain = |mut stream: TcpStream| {
-            let mut buffer = vec![0; 256 << 10];
-            while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
-        };
-        self.with_server(to, drain, || {
-            let mut stream = TcpStream::connect(to).expect("the server is reachable");
-            let (started, mut sent, buffer) = (Instant::now(), 0, vec![0; 256 << 10]);
-            while started.elapsed() < TIME {
-                stream.write_all(&buffer).expect("the server reads");
-                sent += buffer.len();
-            }
-            sent as f64 / started.elapsed().as_secs_f64()
-        })
-    }
-
-    /// Runs `work` in the client's namespace while a server in the other one hands each connection to `serve`.
-    fn with_server<T: Send>(
-        &self,
-        at: SocketAddr,
-        serve: impl Fn(TcpStream) + Sync,
-        work: impl FnOnce() -> T + Send,
-    ) -> T {
-        let listener = self.server.within(|| TcpListener::bind(at)).expect("the port is free");
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for stream in listener.incoming().flatten() {
-                    if done.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    serve(stream);
-                }
-            });
-            let result = self.client.within(work);
-            done.store(true, Ordering::Relaxed);
-            // Wakes the listener.
-            drop(self.client.within(|| TcpStream::connect(at)));
-            result
-        })
-    }
-
+impl Pods {
     /// Enforces this number of policies; without a number there is no table.
     fn enforce(&self, level: Option<usize>) {
         self.contender.node().within(|| {
