@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::classes::{Classes, DispatchKey, has_classes};
+use super::classes::{Classes, DispatchKey, MAX_CLASSES, has_classes};
 use super::edit::{ChainWithSets, TableEdit, TableEdits};
 use super::options::PolicyOptions;
 use super::peers::{IdentityChanges, Peers};
@@ -24,6 +24,23 @@ pub(super) struct Layout {
     pub(super) by_classes: bool,
     /// The chain for connections to the pods' own node evaluates by classes.
     pub(super) node_by_classes: bool,
+    /// The profile has too many classes, so it is evaluated rule by rule.
+    pub(super) exceeds_limit: bool,
+}
+
+/// Numbers of profiles by their evaluation, and of identities and classes of peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EvaluationCounts {
+    /// Profiles that are evaluated rule by rule, since they have few rules.
+    pub by_rules: usize,
+    /// Profiles that are evaluated by classes of peers.
+    pub by_classes: usize,
+    /// Profiles with too many classes, which are evaluated rule by rule.
+    pub over_limit: usize,
+    /// Identities of peers.
+    pub identities: usize,
+    /// Classes of peers.
+    pub classes: usize,
 }
 
 /// What layouts are rendered from.
@@ -71,23 +88,53 @@ impl Layouts {
         context: &LayoutContext<'_>,
         edits: &mut TableEdits,
     ) {
-        for profile in &changed.profiles {
-            self.put(profile, context, edits);
-        }
         for profile in removed {
             self.remove(profile, edits);
         }
+        for profile in &changed.profiles {
+            self.put(profile, context, edits);
+        }
         self.classes.change_identities(identities, context, edits);
+        // The number of classes depends on the identities, too.
+        let is_beyond = |profile: &Arc<Profile>| {
+            DispatchKey::of(profile).iter().any(|key| self.classes.count(key) > MAX_CLASSES)
+        };
+        let beyond = |(profile, layout): (&Arc<Profile>, &Layout)| {
+            let may_end = layout.exceeds_limit && !identities.deleted.is_empty();
+            (may_end || is_beyond(profile)).then(|| Arc::clone(profile))
+        };
+        let beyond: Vec<Arc<Profile>> = self.layouts.iter().filter_map(beyond).collect();
+        for profile in beyond {
+            self.put(&profile, context, edits);
+        }
         self.classes.remove_unused(edits);
         self.update_chains(&changed.rules, context, edits);
     }
 
+    /// Returns the numbers of profiles by their evaluation, and of classes. Identities are not counted.
+    pub(super) fn counts(&self) -> EvaluationCounts {
+        let mut counts = EvaluationCounts { classes: self.classes.total(), ..EvaluationCounts::default() };
+        for layout in self.layouts.values() {
+            match layout {
+                Layout { exceeds_limit: true, .. } => counts.over_limit += 1,
+                Layout { by_classes: true, .. } => counts.by_classes += 1,
+                _ => counts.by_rules += 1,
+            }
+        }
+        counts
+    }
+
     fn put(&mut self, profile: &Arc<Profile>, context: &LayoutContext<'_>, edits: &mut TableEdits) {
         let [all, to_node] = DispatchKey::of(profile);
-        let layout = Layout {
+        let mut layout = Layout {
             by_classes: has_classes(&all, context.compiled),
             node_by_classes: has_node_chain(profile) && has_classes(&to_node, context.compiled),
+            exceeds_limit: false,
         };
+        let has_too_many = |key, is_used| is_used && Classes::exceeds_limit(key, context);
+        if has_too_many(&all, layout.by_classes) || has_too_many(&to_node, layout.node_by_classes) {
+            layout = Layout { exceeds_limit: true, ..Layout::default() };
+        }
         let before = self.layouts.insert(Arc::clone(profile), layout);
         self.count(profile, Some(layout), true);
         self.count(profile, before, false);

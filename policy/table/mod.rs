@@ -52,6 +52,7 @@ mod tiers;
 pub use diff::{TableDifference, differences};
 pub use enforcer::{DropCounter, EnforceError, Enforcer, has_bridge_family, read, read_drop_counters};
 pub use label::DropLabels;
+pub use layouts::EvaluationCounts;
 pub use lookups::LookedUp;
 pub use names::{
     CUT, INPUT_PRIORITY, OTHER_PROTOCOLS, POSTROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS,

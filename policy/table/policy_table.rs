@@ -14,7 +14,7 @@ use super::group_sets::GroupSets;
 use super::interface_elements::InterfaceElements;
 use super::interfaces::interface_sets;
 use super::label::{self, DropLabels};
-use super::layouts::{LayoutContext, Layouts};
+use super::layouts::{EvaluationCounts, LayoutContext, Layouts};
 use super::member_sets::named_port_edits;
 use super::names::{NODE_PROFILES, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING_PORTS, TABLE};
 use super::options::PolicyOptions;
@@ -110,6 +110,11 @@ impl PolicyTable {
     /// Returns the metric labels of each counter, by its name.
     pub fn labels(&self) -> &Arc<BTreeMap<Arc<str>, DropLabels>> {
         &self.labels
+    }
+
+    /// Returns the numbers of profiles by their evaluation, and of identities and classes of peers.
+    pub fn evaluation_counts(&self) -> EvaluationCounts {
+        EvaluationCounts { identities: self.peers.len(), ..self.layouts.counts() }
     }
 
     /// Returns the profile with a number.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::TableRuleCounts;
-use portcullis_policy::table::DropLabels;
+use portcullis_policy::table::{DropLabels, EvaluationCounts};
 
 /// Measurements of a sync.
 #[derive(Debug, Default)]
@@ -69,6 +69,8 @@ pub(crate) struct PolicyMeasurements {
     pub(crate) isolated_pods: usize,
     /// The number of terminated connections.
     pub(crate) terminated: usize,
+    /// How profiles are evaluated.
+    pub(crate) evaluation: EvaluationCounts,
     /// The labels of the table's drop counters.
     pub(crate) drop_labels: DropCounterLabels,
 }

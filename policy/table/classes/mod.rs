@@ -29,6 +29,10 @@ use crate::compile::{CompiledPolicies, PolicyTier, Profile, RulePorts, RulesId};
 /// A profile whose evaluation rule by rule takes more steps than this is evaluated by classes.
 const STEPS: usize = 8;
 
+/// A profile with more classes than this is evaluated rule by rule. Each class is a chain, and labels and policies that tenants
+/// create can multiply classes.
+pub(super) const MAX_CLASSES: usize = 1024;
+
 /// Returns true if a chain evaluates by classes.
 pub(super) fn has_classes(key: &DispatchKey, compiled: &CompiledPolicies) -> bool {
     let mut steps = 0;
@@ -142,6 +146,29 @@ impl Default for Classes {
 }
 
 impl Classes {
+    /// Returns true if a dispatch would have too many classes.
+    pub(super) fn exceeds_limit(key: &DispatchKey, context: &LayoutContext<'_>) -> bool {
+        let groups = DispatchRules::new(key, context.peers, context.compiled).groups();
+        let mut classes = BTreeSet::new();
+        for (_, of_identity) in context.peers.identities() {
+            classes.insert(common(&groups, of_identity));
+            if classes.len() > MAX_CLASSES {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns the number of classes of a dispatch.
+    pub(super) fn count(&self, key: &DispatchKey) -> usize {
+        self.dispatches.get(key).map_or(0, |dispatch| dispatch.classes.len())
+    }
+
+    /// Returns the number of classes of all dispatches.
+    pub(super) fn total(&self) -> usize {
+        self.dispatches.values().map(|dispatch| dispatch.classes.len()).sum()
+    }
+
     /// Adds a dispatch, or updates it after a change of its rules.
     pub(super) fn put(&mut self, key: &DispatchKey, context: &LayoutContext<'_>, edits: &mut TableEdits) {
         let LayoutContext { peers, compiled, options } = *context;

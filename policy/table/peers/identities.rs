@@ -57,6 +57,11 @@ impl Identities {
         self.by_number.iter().map(|(number, used)| (*number, &*used.groups))
     }
 
+    /// Returns the number of identities.
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
     /// Returns the groups of an identity; empty if there is no such identity.
     pub(super) fn groups_of(&self, number: u32) -> &[GroupIndex] {
         self.by_number.get(&number).map_or(&[], |used| &*used.groups)

@@ -110,6 +110,11 @@ impl Peers {
         self.identities.iter()
     }
 
+    /// Returns the number of identities.
+    pub(super) fn len(&self) -> usize {
+        self.identities.len()
+    }
+
     /// Returns the groups of an identity, sorted; empty if there is no such identity.
     pub(super) fn groups_of(&self, identity: u32) -> &[GroupIndex] {
         self.identities.groups_of(identity)

@@ -104,6 +104,8 @@ pub(super) struct PolicyController {
     /// The time of the next sync for rejected policies.
     rejected_due: Option<Instant>,
     has_warned_about_bridges: bool,
+    /// The number of profiles with too many classes of peers after the last sync.
+    over_limit: usize,
     declaration: Declaration,
     status: Status,
 }
@@ -155,6 +157,7 @@ impl PolicyController {
             interfaces: InterfaceSearch::default(),
             rejected_due: None,
             has_warned_about_bridges: false,
+            over_limit: 0,
             status: Status::new(&declaration),
             declaration,
         }
@@ -236,6 +239,7 @@ impl PolicyController {
 
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
         self.warn_about_interfaces(result, now);
+        self.warn_about_classes(result.evaluation.over_limit);
         self.schedule.ended(result.error.is_some(), now);
         self.rejected_due = result.next_due;
         if let Some(found) = &result.found {
@@ -268,6 +272,17 @@ impl PolicyController {
         }
         if result.terminated > 0 {
             tracing::info!(connections = result.terminated, "terminated connections that policies now deny");
+        }
+    }
+
+    /// Logs a warning when more profiles have too many classes of peers.
+    fn warn_about_classes(&mut self, over_limit: usize) {
+        if over_limit > std::mem::replace(&mut self.over_limit, over_limit) {
+            tracing::warn!(
+                profiles = over_limit,
+                "so many different peers match the policies of some pods that their rules are evaluated one by one; new \
+                 connections of these pods are slower"
+            );
         }
     }
 

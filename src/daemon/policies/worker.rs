@@ -14,7 +14,7 @@ use portcullis_policy::compile::{
 };
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
-use portcullis_policy::table::{Enforcer, PolicyOptions, RejectedPolicies, SearchStep};
+use portcullis_policy::table::{Enforcer, EvaluationCounts, PolicyOptions, RejectedPolicies, SearchStep};
 
 use super::pick_up::PickUp;
 use crate::control::{
@@ -65,6 +65,8 @@ pub(in crate::daemon) struct PolicySyncResult {
     pub(in crate::daemon) took: Duration,
     /// The number of known pods of this node, and of isolated pods among them.
     pub(in crate::daemon) pods: (usize, usize),
+    /// How profiles are evaluated.
+    pub(in crate::daemon) evaluation: EvaluationCounts,
     /// True if the only error is that this node's pod CIDRs are unknown.
     pub(in crate::daemon) lacks_pod_cidrs: bool,
     /// The phase of the pickup during this sync.
@@ -145,6 +147,7 @@ impl PolicyWorker {
             pods,
             isolated_pods,
             terminated: result.terminated,
+            evaluation: result.evaluation,
             drop_labels: Arc::clone(self.enforcer.table().labels()),
         };
         FinishedSync {
@@ -228,6 +231,7 @@ impl PolicyWorker {
             terminated: 0,
             took: Duration::ZERO,
             pods,
+            evaluation: self.enforcer.table().evaluation_counts(),
             lacks_pod_cidrs: false,
             pick_up: request.pick_up,
             without_interface: self.interfaces.missing(compiled),

@@ -245,6 +245,7 @@ impl ControllerStatuses {
         self.drops.set_labels(Arc::clone(&measurements.drop_labels));
         self.metrics.set_policy_pods(measurements.pods, measurements.isolated_pods);
         self.metrics.connections_terminated(measurements.terminated);
+        self.metrics.set_policy_evaluation(&measurements.evaluation);
         for result in &sync.results {
             self.metrics.policies_restored(result.restored);
             match result.error {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_policy::table::DropCounter;
+use portcullis_policy::table::{DropCounter, EvaluationCounts};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
@@ -30,6 +30,9 @@ pub(super) struct PolicyMetrics {
     cut: Counter,
     pods: GaugeVec,
     last_synced: Gauge,
+    profiles: GaugeVec,
+    identities: Gauge,
+    classes: Gauge,
     dropped: DropCounters,
 }
 
@@ -62,6 +65,21 @@ impl PolicyMetrics {
             last_synced: to.gauge(
                 "portcullis_network_policy_last_sync_timestamp_seconds",
                 "Unix time of the last successful sync of policies",
+            ),
+            profiles: to.gauges(
+                "portcullis_network_policy_profiles",
+                "Sets of policies that select the same pods of this node in one direction: with few rules, which are evaluated one \
+                 by one (evaluation=\"rules\"), with classes of peers (\"classes\"), or with too many classes, which are evaluated rule \
+                 by rule (\"over_limit\")",
+                &["evaluation"],
+            ),
+            identities: to.gauge(
+                "portcullis_network_policy_identities",
+                "Identities of peers: numbers for addresses that the same selectors and ipBlocks match",
+            ),
+            classes: to.gauge(
+                "portcullis_network_policy_classes",
+                "Classes of peers: identities for which the same rules of a set of policies match",
             ),
             dropped: DropCounters::new(),
         };
@@ -101,6 +119,18 @@ impl Metrics {
         let pods = &self.0.portcullis.policies.pods;
         pods.with_label_values(&["yes"]).set(isolated as f64);
         pods.with_label_values(&["no"]).set((all - isolated) as f64);
+    }
+
+    /// Sets the numbers of profiles by their evaluation, and of identities and classes of peers.
+    pub fn set_policy_evaluation(&self, counts: &EvaluationCounts) {
+        let policies = &self.0.portcullis.policies;
+        let profiles =
+            [("rules", counts.by_rules), ("classes", counts.by_classes), ("over_limit", counts.over_limit)];
+        for (evaluation, profiles) in profiles {
+            policies.profiles.with_label_values(&[evaluation]).set(profiles as f64);
+        }
+        policies.identities.set(counts.identities as f64);
+        policies.classes.set(counts.classes as f64);
     }
 
     /// Sets the reader of the drop counters, which is called at scrape time. `audit`: packets are counted, not dropped.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use portcullis_policy::table::{DropCounter, DropLabels};
+use portcullis_policy::table::{DropCounter, DropLabels, EvaluationCounts};
 use prometheus::proto::MetricType;
 
 use super::*;
@@ -86,6 +86,7 @@ fn is_counted(name: &str, mode: ProxyMode) -> bool {
 pub(super) fn report_policies(metrics: &Metrics) {
     metrics.policies_synced(true, Duration::from_secs(1), UNIX_EPOCH);
     metrics.set_policy_pods(2, 1);
+    metrics.set_policy_evaluation(&EvaluationCounts::default());
     let labels = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
     metrics.read_policy_drops(false, move || {
         vec![DropCounter { labels: labels.clone(), packets: 1, bytes: 60 }]
