@@ -6,19 +6,17 @@ use portcullis_netlink::nf_tables::{
     Field, Hook, Key, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
+use super::affinity;
 use super::endpoint_map::FrontendKey;
 use super::loopback_guard;
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS,
-    LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
-    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS, SERVICE_IPS,
+    SERVICE_NODE_PORTS, SERVICES,
 };
 use super::service_counters;
 use super::settings::{Settings, match_block};
 use crate::node_port_addresses::NodePortScope;
-
-/// The size of the set of session-affinity entries. An entry takes about 200 bytes of kernel memory.
-const MAX_AFFINITY_ENTRIES: u32 = 1 << 20;
 
 const FIREWALL_CHECK: &str = "firewall-check";
 const SERVICE_ENDPOINTS_CHECK: &str = "service-endpoints-check";
@@ -29,33 +27,24 @@ const MASQUERADING: &str = "masquerading";
 /// Adds the sets and maps.
 pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
     let address = settings.address();
-    let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
+    let (protocol, port) = (DataType::InetProto, DataType::InetService);
     let [service, node_port] =
         [FrontendKey::Address, FrontendKey::NodePort].map(|front| front.types(settings));
     let source = [&service[..], &[address]].concat();
     let hairpin = [address, address, protocol, port];
-    let client = [address, address, number, address, port];
-    let affinity = SetSpec {
-        dynamic: true,
-        timeout: Some(0),
-        size: Some(MAX_AFFINITY_ENTRIES),
-        ..SetSpec::new(&client)
-    };
-    let sets: Vec<(&str, SetSpec, &str)> = vec![
+    let mut sets: Vec<(&str, SetSpec, &str)> = vec![
         (SERVICE_IPS, SetSpec::new(&service), "cluster, external and load balancer IPs"),
         (SERVICE_NODE_PORTS, SetSpec::new(&node_port), "node ports"),
         (LOCAL_IPS, SetSpec::new(&service), "external IPs of policy Local"),
         (LOCAL_NODE_PORTS, SetSpec::new(&node_port), "node ports of policy Local"),
-        (AFFINE_IPS, SetSpec::verdict_map(&service), "IPs with affinity"),
-        (AFFINE_NODE_PORTS, SetSpec::verdict_map(&node_port), "node ports with affinity"),
         (NO_ENDPOINTS, SetSpec::verdict_map(&service), "addresses that no endpoint serves"),
         (NO_ENDPOINT_NODE_PORTS, SetSpec::verdict_map(&node_port), "node ports that no endpoint serves"),
         (CLUSTER_IPS, SetSpec::new(&[address]), "all cluster IPs"),
         (HAIRPIN, SetSpec::new(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::new(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::new(&source).with_intervals(), "the sources"),
-        (AFFINITY, affinity, "clients, and the endpoints that served them"),
     ];
+    sets.extend(affinity::sets(settings));
     for (name, spec, about) in sets {
         let counts = settings.counts_services && [SERVICE_IPS, SERVICE_NODE_PORTS].contains(&name);
         let spec = if counts { spec.with_counters() } else { spec };
@@ -116,17 +105,18 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
         (FIREWALL_CHECK, Chain::new(vec![firewall(settings)])),
         (
             SERVICE_ENDPOINTS_CHECK,
-            Chain::new(vec![Rule::new().verdict_map(&FrontendKey::Address.fields(settings), NO_ENDPOINTS)]),
+            Chain::new(vec![
+                Rule::new().verdict_map(&FrontendKey::Address.fields(settings), NO_ENDPOINTS),
+                affinity::update_rule(),
+            ]),
         ),
         (NODE_PORT_ENDPOINTS_CHECK, Chain::new(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
         (CLUSTER_IPS_CHECK, Chain::new(cluster_ips(settings))),
         (SERVICES, Chain::new(services(settings))),
         (MASQUERADING, Chain::new(masquerading(settings))),
-        (AFFINE_IPS, affinity_chain(FrontendKey::Address, settings)),
-        (AFFINE_NODE_PORTS, affinity_chain(FrontendKey::NodePort, settings)),
         (REJECT, Chain::new(vec![Rule::new().reject(Reject::IcmpPortUnreachable(settings.kernel_family()))])),
     ];
-    for (name, chain) in chains {
+    for (name, chain) in chains.into_iter().chain(affinity::chains(settings)) {
         table.put_chain(&name.into(), chain);
     }
 }
@@ -144,11 +134,6 @@ fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule
         SERVICE_NODE_PORTS => rule.is_in(&key, map).then(Verdict::goto(map)),
         _ => rule.verdict_map(&key, map),
     }
-}
-
-/// Returns the chain that forwards frontends with session affinity to the chains of their Services.
-fn affinity_chain(key: FrontendKey, settings: &Settings) -> Chain {
-    Chain::new(vec![Rule::new().verdict_map(&key.fields(settings), key.affinity_map())])
 }
 
 fn firewall(settings: &Settings) -> Rule {

@@ -10,8 +10,8 @@ use portcullis_netlink::nf_tables::{Chain, Key, Set, Table, UnknownObjects, reac
 
 use super::endpoint_map::{EndpointMap, FrontendKey};
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS,
-    LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
+    AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS, LOCAL_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use super::render::render;
 use super::service_elements::ServiceElements;
@@ -135,11 +135,7 @@ impl TableDiff {
         if contents(found) == contents(desired) {
             return;
         }
-        let owner = match (self.owners.chains.get(name), desired) {
-            (Some(owner), _) => DiffOwner::Service(owner.clone()),
-            (None, Some(_)) => DiffOwner::Shared,
-            (None, None) => DiffOwner::Unexpected,
-        };
+        let owner = if desired.is_some() { DiffOwner::Shared } else { DiffOwner::Unexpected };
         let lines = |chain: Option<&Chain>| chain.map(ToString::to_string).unwrap_or_default();
         let object = format!("chain {name}{}", note(found.is_some(), desired.is_some()));
         *self.lines_of(owner, object) = (trimmed(&lines(found)), trimmed(&lines(desired)));
@@ -196,10 +192,9 @@ fn trimmed(text: &str) -> Vec<String> {
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// The Services that own chains and elements.
+/// The Services that own elements.
 #[derive(Default)]
 struct Owners {
-    chains: HashMap<Arc<str>, NamespacedName>,
     /// By set and key.
     elements: HashMap<(Arc<str>, Key), NamespacedName>,
     /// By the start of a key: address, protocol and port; protocol and node port; or cluster IP.
@@ -225,9 +220,6 @@ impl Owners {
         let mut owners = Owners { lengths, ..Owners::default() };
         for (name, ports) in desired.services() {
             let service = ServiceElements::new(ports, settings);
-            for chain in service.chains.into_keys() {
-                owners.chains.entry(chain).or_insert_with(|| name.clone());
-            }
             for (set, key) in service.elements.into_keys() {
                 let set = set.name();
                 if let Some(frontend) = owners.frontend(&set, &key) {
@@ -243,13 +235,15 @@ impl Owners {
     fn frontend(&self, set: &str, key: &Key) -> Option<Key> {
         let FrontendLengths { address, node_port, cluster_ip } = self.lengths;
         let length = match set {
-            SERVICE_IPS | LOCAL_IPS | AFFINE_IPS | NO_ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
-            SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | AFFINE_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
+            SERVICE_IPS | LOCAL_IPS | NO_ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
+            SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
-            _ => match EndpointMap::from_name(set)?.key {
-                FrontendKey::Address => address,
-                FrontendKey::NodePort => node_port,
-            },
+            _ => {
+                match FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key))? {
+                    FrontendKey::Address => address,
+                    FrontendKey::NodePort => node_port,
+                }
+            }
         };
         Some(Key::new().part(key.bytes().get(..length)?))
     }

@@ -1,8 +1,8 @@
 //! Dispatch: the chains that find the endpoint map of a frontend by looking it up in one map after another.
 //!
 //! ```text
-//! service-ips    jump affinity-ips                                      vmap @affinity-ips: a chain of the Service's own
-//!                from pods, in @local-ips    jump service-ips-inside    internal clients of externalTrafficPolicy: Local
+//! service-ips    from pods, in @local-ips    jump service-ips-inside    internal clients of externalTrafficPolicy: Local
+//!                in @affinity-ips            jump affinity-ips          clients of Services with session affinity
 //!                jump service-1                                         Services with one endpoint
 //!                jump service-3                                         Services with three endpoints
 //!                jump external-3
@@ -18,29 +18,47 @@
 
 use portcullis_netlink::nf_tables::{Chain, Rule, Verdict};
 
+use super::affinity;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind};
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, INSIDE_IPS, INSIDE_NODE_PORTS, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS,
-    SERVICE_NODE_PORTS,
+    INSIDE_IPS, INSIDE_NODE_PORTS, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use super::settings::Settings;
 
 /// A jump of a dispatch chain. The order of the values is the order in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DispatchStep {
-    /// To the chain that looks up frontends of Services with session affinity.
-    Affinity(FrontendKey),
     /// To the chain for internal clients of frontends with external traffic policy Local.
     LocalPolicy(FrontendKey),
+    /// To the chain that looks up the entries of clients of Services with session affinity.
+    Affinity {
+        /// The fields by which the frontends are looked up.
+        key: FrontendKey,
+        /// Internal clients of frontends with external traffic policy Local.
+        is_internal: bool,
+    },
     /// To the chain of an endpoint map.
     EndpointMap(EndpointMap),
+    /// To the chain that updates entries with a timeout in seconds. It is reached after destination NAT, not from dispatch chains.
+    AffinityUpdate(FrontendKey, u32),
 }
 
 impl DispatchStep {
     pub(super) fn key(self) -> FrontendKey {
         match self {
-            DispatchStep::Affinity(key) | DispatchStep::LocalPolicy(key) => key,
+            DispatchStep::LocalPolicy(key)
+            | DispatchStep::Affinity { key, .. }
+            | DispatchStep::AffinityUpdate(key, _) => key,
             DispatchStep::EndpointMap(map) => map.key,
+        }
+    }
+
+    /// Returns true if the step is in the dispatch chain for internal clients.
+    fn is_internal(self) -> bool {
+        match self {
+            DispatchStep::Affinity { is_internal, .. } => is_internal,
+            DispatchStep::EndpointMap(map) => map.kind == MapKind::Internal,
+            DispatchStep::LocalPolicy(_) | DispatchStep::AffinityUpdate(..) => false,
         }
     }
 }
@@ -69,14 +87,6 @@ impl FrontendKey {
             FrontendKey::NodePort => LOCAL_NODE_PORTS,
         }
     }
-
-    /// Returns the verdict map of frontends with session affinity, which is also the name of the chain that looks it up.
-    pub(super) fn affinity_map(self) -> &'static str {
-        match self {
-            FrontendKey::Address => AFFINE_IPS,
-            FrontendKey::NodePort => AFFINE_NODE_PORTS,
-        }
-    }
 }
 
 /// Returns the dispatch chains: for all clients, and for internal clients of frontends with external traffic policy Local.
@@ -86,17 +96,20 @@ pub(super) fn chains(
     settings: &Settings,
 ) -> [(&'static str, Chain); 2] {
     let steps = steps.filter(|step| step.key() == key);
-    let is_internal =
-        |step: &DispatchStep| matches!(step, DispatchStep::EndpointMap(map) if map.kind == MapKind::Internal);
     let rules = |step: DispatchStep| match step {
-        DispatchStep::Affinity(key) => vec![jump(Rule::new(), key.affinity_map())],
         DispatchStep::LocalPolicy(key) => local_policy_rules(key, settings),
+        DispatchStep::Affinity { key, is_internal } => {
+            vec![affinity::dispatch_rule(key, is_internal, settings)]
+        }
         DispatchStep::EndpointMap(map) => vec![jump(Rule::new(), &map.name())],
+        DispatchStep::AffinityUpdate(..) => Vec::new(),
     };
-    let internal: Vec<Rule> = steps.clone().filter(is_internal).flat_map(rules).collect();
-    let all: Vec<Rule> = steps.clone().filter(|step| !is_internal(step)).flat_map(rules).collect();
+    let internal: Vec<Rule> = steps.clone().filter(|step| step.is_internal()).flat_map(rules).collect();
+    let all: Vec<Rule> = steps.clone().filter(|step| !step.is_internal()).flat_map(rules).collect();
     // A Service cannot have moved from another map if there is only one.
-    let mut again = if steps.count() > 1 { all.clone() } else { Vec::new() };
+    let can_move = steps
+        .filter(|step| !matches!(step, DispatchStep::Affinity { .. } | DispatchStep::AffinityUpdate(..)));
+    let mut again = if can_move.count() > 1 { all.clone() } else { Vec::new() };
     if let Some(first) = again.first_mut() {
         *first = first.clone().with_comment("again, as it may be another one by now");
     }

@@ -77,6 +77,10 @@ pub(super) struct EndpointMap {
     pub(super) count: u16,
 }
 
+impl MapKind {
+    pub(super) const ALL: [MapKind; 3] = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
+}
+
 impl EndpointMap {
     /// Returns the name of the chain and the map.
     pub(super) fn name(self) -> Arc<str> {
@@ -86,9 +90,9 @@ impl EndpointMap {
     /// Parses a name that [`EndpointMap::name`] returned.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         let count = name.rsplit_once('-')?.1.parse().ok()?;
-        let kinds = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
-        let maps =
-            FrontendKey::ALL.into_iter().flat_map(|key| kinds.map(|kind| EndpointMap { key, kind, count }));
+        let maps = FrontendKey::ALL
+            .into_iter()
+            .flat_map(|key| MapKind::ALL.map(|kind| EndpointMap { key, kind, count }));
         maps.into_iter().find(|map| *map.name() == *name)
     }
 

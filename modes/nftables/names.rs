@@ -21,9 +21,9 @@ pub(super) const LOCAL_NODE_PORTS: &str = "local-nodeports";
 pub(super) const INSIDE_IPS: &str = "service-ips-inside";
 /// The dispatch chain for internal clients of [`LOCAL_NODE_PORTS`].
 pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";
-/// The verdict map from addresses of Services with session affinity to their chains, and the chain that looks it up.
+/// The map from addresses of Services with session affinity to the numbers of Services, and the chain that looks up entries.
 pub(super) const AFFINE_IPS: &str = "affinity-ips";
-/// The verdict map from node ports of Services with session affinity to their chains, and the chain that looks it up.
+/// The map from node ports of Services with session affinity to the numbers of Services, and the chain that looks up entries.
 pub(super) const AFFINE_NODE_PORTS: &str = "affinity-nodeports";
 /// The set of connections from endpoints to themselves, which need masquerading.
 pub(super) const HAIRPIN: &str = "hairpin-connections";
@@ -41,5 +41,9 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The interval set of Service CIDRs.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// The set of session-affinity entries: client, cluster IP, protocol and port, endpoint address, endpoint port.
+/// The map of session-affinity entries: client and Service number to endpoint number.
 pub(super) const AFFINITY: &str = "affinity";
+/// The map from endpoints of Services with session affinity to their numbers.
+pub(super) const AFFINITY_ENDPOINTS: &str = "affinity-endpoints";
+/// The chain that updates session-affinity entries.
+pub(super) const AFFINITY_UPDATE: &str = "affinity-update";

@@ -1,18 +1,19 @@
 //! The elements, dispatch steps and chains of one Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_cluster::TrafficPolicy;
 use portcullis_cluster::desired::{Endpoint, Frontend, Rejection, ServicePort, SourceClass};
-use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
+use portcullis_netlink::nf_tables::{Element, Key, Verdict};
 
-use super::affinity::Affinity;
+use super::affinity::{Affinity, endpoint_number};
 use super::dispatch::DispatchStep;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, numbered_endpoints};
 use super::names::{
-    CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT,
+    AFFINITY_ENDPOINTS, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS,
+    NO_ENDPOINTS, REJECT,
 };
 use super::settings::Settings;
 
@@ -42,10 +43,6 @@ pub(super) struct ServiceElements {
     pub(super) elements: BTreeMap<ElementId, Element>,
     /// The dispatch steps of its frontends, with the number of frontends that need each.
     pub(super) steps: BTreeMap<DispatchStep, usize>,
-    /// The chains of the Service, by name. Only Services with session affinity have some.
-    pub(super) chains: BTreeMap<Arc<str>, Chain>,
-    /// The keys of its session-affinity entries without the client: one for each endpoint.
-    pub(super) affinity_keys: BTreeSet<Key>,
 }
 
 impl ServiceElements {
@@ -53,7 +50,7 @@ impl ServiceElements {
     pub(super) fn new(ports: &[ServicePort], settings: &Settings) -> Self {
         let mut service = ServiceElements::default();
         for port in ports.iter().filter(|port| port.family == settings.family) {
-            let affinity = Affinity::new(port, settings);
+            let affinity = Affinity::new(port);
             PortElements { port, settings, affinity, service: &mut service }.add();
         }
         service
@@ -64,7 +61,7 @@ impl ServiceElements {
 struct PortElements<'a> {
     port: &'a ServicePort,
     settings: &'a Settings,
-    affinity: Option<Affinity<'a>>,
+    affinity: Option<Affinity>,
     service: &'a mut ServiceElements,
 }
 
@@ -75,7 +72,6 @@ impl PortElements<'_> {
         }
         if self.has_endpoints() {
             self.hairpin();
-            self.affinity_chains();
         }
         for frontend in self.port.frontends() {
             match frontend.is_external() {
@@ -102,13 +98,6 @@ impl PortElements<'_> {
         }
     }
 
-    /// Forwards a frontend to a chain of the Service.
-    fn forward_to_chain(&mut self, frontend: FrontendKey, key: Key, chain: Arc<str>) {
-        self.serve(frontend, &key);
-        self.put(frontend.affinity_map(), key, Element::verdict(Verdict::Goto(chain)));
-        self.needs(DispatchStep::Affinity(frontend));
-    }
-
     /// Forwards a frontend to the endpoints that a traffic policy selects.
     fn forward_to_endpoints(
         &mut self,
@@ -122,11 +111,29 @@ impl PortElements<'_> {
         let map = EndpointMap { key: frontend, kind, count: endpoints.len() as u16 };
         if !endpoints.is_empty() {
             self.needs(DispatchStep::EndpointMap(map));
+            self.session_affinity(frontend, key, kind, &endpoints);
         }
         for (number, endpoint) in (0..).zip(&endpoints) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
             let id = (SetId::EndpointMap(map), key.clone().number(number));
             self.service.elements.insert(id, Element::value(target));
+        }
+    }
+
+    /// Adds what finds and updates the session-affinity entries of a frontend's clients.
+    fn session_affinity(&mut self, frontend: FrontendKey, key: &Key, kind: MapKind, endpoints: &[Endpoint]) {
+        let Some(Affinity { service, timeout_seconds }) = self.affinity else { return };
+        let number = |number| Element::value(Key::new().number(number));
+        self.put(frontend.affinity_map(), key.clone(), number(service));
+        self.put(frontend.affinity_timeouts(), key.clone(), number(timeout_seconds));
+        self.needs(DispatchStep::Affinity { key: frontend, is_internal: kind == MapKind::Internal });
+        self.needs(DispatchStep::AffinityUpdate(frontend, timeout_seconds));
+        for endpoint in endpoints {
+            let target = Key::from(endpoint.ip).port(endpoint.port.get());
+            let own = endpoint_number(endpoint);
+            self.put(AFFINITY_ENDPOINTS, target.clone(), number(own));
+            let map = frontend.affinity_endpoints(kind);
+            self.put(map, key.clone().number(own), Element::value(target));
         }
     }
 
@@ -156,23 +163,6 @@ impl PortElements<'_> {
         frontend_key(self.port, frontend).1
     }
 
-    /// Adds the chains of a port with session affinity. They contain the endpoints, so all frontends share them.
-    fn affinity_chains(&mut self) {
-        let Some(affinity) = &self.affinity else { return };
-        for policy in TrafficPolicy::ALL {
-            let endpoints = affinity.endpoints(policy);
-            if !endpoints.is_empty() {
-                self.service
-                    .affinity_keys
-                    .extend(endpoints.iter().map(|endpoint| affinity.entry_key(endpoint)));
-                self.service.chains.insert(affinity.chain_name(policy), affinity.endpoint_chain(policy));
-            }
-        }
-        if let Some(frontend) = self.port.frontends().find(Frontend::is_external) {
-            self.service.chains.insert(affinity.external_chain_name(), affinity.external_chain(&frontend));
-        }
-    }
-
     /// Adds the endpoints that may reach themselves through the Service. Only endpoints on this node can.
     fn hairpin(&mut self) {
         let local: Vec<Endpoint> =
@@ -186,13 +176,9 @@ impl PortElements<'_> {
 
     fn cluster_ip(&mut self, frontend: &Frontend<'_>) {
         let (key, policy) = (self.key_of(frontend), frontend.traffic_policy());
-        match (frontend.rejection(), &self.affinity) {
-            (Some(rejection), _) => self.reject(frontend, rejection),
-            (None, Some(affinity)) => {
-                let chain = affinity.chain_name(policy);
-                self.forward_to_chain(FrontendKey::Address, key, chain);
-            }
-            (None, None) => self.forward_to_endpoints(FrontendKey::Address, &key, policy, MapKind::Direct),
+        match frontend.rejection() {
+            Some(rejection) => self.reject(frontend, rejection),
+            None => self.forward_to_endpoints(FrontendKey::Address, &key, policy, MapKind::Direct),
         }
     }
 
@@ -202,15 +188,13 @@ impl PortElements<'_> {
         let [pods, other] = [SourceClass::Pod, SourceClass::External]
             .map(|source| frontend.route(source, &self.settings.routing));
         if self.has_endpoints() {
-            match self.affinity.as_ref().map(Affinity::external_chain_name) {
-                Some(chain) => self.forward_to_chain(lookup, key.clone(), chain),
-                None if pods.policy != other.policy => {
-                    self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Direct);
-                    self.forward_to_endpoints(lookup, &key, pods.policy, MapKind::Internal);
-                    self.put(lookup.local_policy_set(), key.clone(), Element::new());
-                    self.needs(DispatchStep::LocalPolicy(lookup));
-                }
-                None => self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Masqueraded),
+            if pods.policy == other.policy {
+                self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Masqueraded);
+            } else {
+                self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Direct);
+                self.forward_to_endpoints(lookup, &key, pods.policy, MapKind::Internal);
+                self.put(lookup.local_policy_set(), key.clone(), Element::new());
+                self.needs(DispatchStep::LocalPolicy(lookup));
             }
         }
         if let Some(rejection) = other.rejection {

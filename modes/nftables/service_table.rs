@@ -12,12 +12,13 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName, sparse};
 use portcullis_netlink::nf_tables::{DesiredTable, Element, Key, Table, TableFamily};
 
+use super::affinity;
 use super::base_chains;
 use super::dispatch::{self, DispatchStep};
 use super::endpoint_map::FrontendKey;
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS,
-    SERVICE_IPS, SERVICE_NODE_PORTS, TABLE,
+    AFFINITY_ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS,
+    SERVICE_NODE_PORTS, TABLE,
 };
 use super::service_elements::{ElementId, ServiceElements, SetId};
 use super::settings::Settings;
@@ -32,12 +33,20 @@ const SOURCES: SetId = SetId::Fixed(FIREWALL_SOURCES);
 /// Returns the set whose element a Service must own to have elements of `set` with the same address and port.
 fn owning_set(set: SetId) -> Option<&'static str> {
     Some(match set {
-        SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => SERVICE_IPS,
-        SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => SERVICE_NODE_PORTS,
+        SetId::Fixed(LOCAL_IPS) => SERVICE_IPS,
+        SetId::Fixed(LOCAL_NODE_PORTS) => SERVICE_NODE_PORTS,
         SOURCES => FIREWALL_IPS,
-        SetId::Fixed(set) => return FrontendKey::of_traffic_set(set).map(FrontendKey::frontends),
+        SetId::Fixed(set) => {
+            let key = FrontendKey::of_traffic_set(set).or_else(|| FrontendKey::of_affinity_map(set));
+            return key.map(FrontendKey::frontends);
+        }
         SetId::EndpointMap(map) => map.key.frontends(),
     })
+}
+
+/// Returns true for a set whose elements are the same for all Services that have them.
+fn is_shared(set: SetId) -> bool {
+    matches!(set, SetId::Fixed(HAIRPIN | AFFINITY_ENDPOINTS))
 }
 
 /// The desired table of one family with all its Services.
@@ -49,25 +58,14 @@ pub struct ServiceTable {
     steps: BTreeMap<DispatchStep, usize>,
     /// The frontend keys whose dispatch chains do not match `steps`.
     outdated_dispatch: BTreeSet<FrontendKey>,
-    /// The number of Services that have each hairpin element.
-    hairpins: HashMap<Key, usize>,
+    /// The number of Services that have each element of shared sets.
+    shared: HashMap<ElementId, usize>,
     /// Elements that several Services claim or claimed, and the time at which each may be removed if no Service claims it
     /// any more.
     conflicts: HashMap<ElementId, Instant>,
     /// Pending removals: objects that no Service needs any more, and the time of their removal.
     pending_elements: BTreeMap<ElementId, Instant>,
     pending_steps: BTreeMap<DispatchStep, Instant>,
-    pending_chains: BTreeMap<Arc<str>, Instant>,
-    /// Removed endpoints of Services with session affinity, whose entries must be deleted.
-    pub(super) stale_affinity: BTreeMap<Key, StaleAffinity>,
-}
-
-/// The deletion of the session-affinity entries of a removed endpoint.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StaleAffinity {
-    pub(super) due: Instant,
-    /// The entries were deleted once. They are deleted twice, because a packet in progress may add one again.
-    pub(super) is_last: bool,
 }
 
 impl ServiceTable {
@@ -105,12 +103,10 @@ impl ServiceTable {
             table,
             steps: BTreeMap::new(),
             outdated_dispatch: FrontendKey::ALL.into(),
-            hairpins: HashMap::new(),
+            shared: HashMap::new(),
             conflicts: HashMap::new(),
             pending_elements: BTreeMap::new(),
             pending_steps: BTreeMap::new(),
-            pending_chains: BTreeMap::new(),
-            stale_affinity: BTreeMap::new(),
         };
         new.update_dispatch();
         new
@@ -142,21 +138,11 @@ impl ServiceTable {
         for (step, uses) in &before.steps {
             self.remove_step(*step, *uses, now);
         }
-        for (name, chain) in &after.chains {
-            self.pending_chains.remove(name);
-            self.table.put_chain(name, chain.clone());
-        }
-        for name in before.chains.keys().filter(|name| !after.chains.contains_key(*name)) {
-            self.pending_chains.insert(Arc::clone(name), now + GRACE);
-        }
-        for key in before.affinity_keys.difference(&after.affinity_keys) {
-            self.stale_affinity.insert(key.clone(), StaleAffinity { due: now, is_last: false });
-        }
     }
 
     /// Notes a conflict if another Service has the element already.
     fn detect_conflict(&mut self, id: &ElementId, now: Instant) {
-        let cannot_conflict = id.0 == SetId::Fixed(HAIRPIN) || owning_set(id.0).is_some();
+        let cannot_conflict = is_shared(id.0) || owning_set(id.0).is_some();
         if !cannot_conflict && self.contains(id) {
             self.conflicts.insert(id.clone(), now + GRACE);
         }
@@ -167,8 +153,8 @@ impl ServiceTable {
         if self.has_conflicting_owner(id) {
             return;
         }
-        if *set == SetId::Fixed(HAIRPIN) {
-            *self.hairpins.entry(key.clone()).or_default() += 1;
+        if is_shared(*set) {
+            *self.shared.entry(id.clone()).or_default() += 1;
         }
         self.pending_elements.remove(id);
         if *set == SOURCES {
@@ -187,14 +173,14 @@ impl ServiceTable {
     }
 
     fn remove_element(&mut self, id: &ElementId, now: Instant) {
-        let (set, key) = id;
-        if *set == SetId::Fixed(HAIRPIN) {
-            let Some(users) = self.hairpins.get_mut(key) else { return };
+        let set = &id.0;
+        if is_shared(*set) {
+            let Some(users) = self.shared.get_mut(id) else { return };
             *users -= 1;
             if *users > 0 {
                 return;
             }
-            sparse::remove(&mut self.hairpins, key);
+            sparse::remove(&mut self.shared, id);
         }
         if self.has_conflicting_owner(id) {
             // If it belongs to another Service, `finish` puts it back.
@@ -303,9 +289,18 @@ impl ServiceTable {
         *users += uses;
         if is_new {
             self.outdated_dispatch.insert(step.key());
-            if let DispatchStep::EndpointMap(map) = step {
-                self.table.put_set(&map.name(), map.map(&self.settings));
-                self.table.put_chain(&map.name(), map.chain(&self.settings));
+            match step {
+                DispatchStep::EndpointMap(map) => {
+                    self.table.put_set(&map.name(), map.map(&self.settings));
+                    self.table.put_chain(&map.name(), map.chain(&self.settings));
+                }
+                DispatchStep::AffinityUpdate(key, timeout) => {
+                    let chain = affinity::update_chain(key, timeout, &self.settings);
+                    self.table.put_chain(&affinity::update_chain_name(key, timeout).into(), chain);
+                    let (timeout, element) = affinity::update_element(key, timeout);
+                    self.table.put_element(&key.affinity_updates().into(), timeout, element);
+                }
+                DispatchStep::LocalPolicy(_) | DispatchStep::Affinity { .. } => {}
             }
         }
     }
@@ -370,23 +365,25 @@ impl ServiceTable {
         for id in take_due(&mut self.pending_elements, now) {
             self.delete_element(&id);
         }
-        for chain in take_due(&mut self.pending_chains, now) {
-            self.table.remove_chain(&chain);
-        }
         for step in take_due(&mut self.pending_steps, now) {
             self.outdated_dispatch.insert(step.key());
-            if let DispatchStep::EndpointMap(map) = step {
-                self.table.remove_chain(&map.name());
-                self.table.remove_set(&map.name());
+            match step {
+                DispatchStep::EndpointMap(map) => {
+                    self.table.remove_chain(&map.name());
+                    self.table.remove_set(&map.name());
+                }
+                DispatchStep::AffinityUpdate(key, timeout) => {
+                    self.table.remove_element(&key.affinity_updates().into(), &Key::new().number(timeout));
+                    self.table.remove_chain(&Arc::from(affinity::update_chain_name(key, timeout)));
+                }
+                DispatchStep::LocalPolicy(_) | DispatchStep::Affinity { .. } => {}
             }
         }
     }
 
     /// Returns the time of the next pending removal.
     pub(super) fn next_removal(&self) -> Option<Instant> {
-        let affinity = self.stale_affinity.values().map(|stale| stale.due).min();
-        let objects = self.pending_steps.values().chain(self.pending_chains.values());
-        self.pending_elements.values().chain(objects).copied().chain(affinity).min()
+        self.pending_elements.values().chain(self.pending_steps.values()).copied().min()
     }
 }
 

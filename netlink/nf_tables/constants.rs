@@ -73,6 +73,8 @@ pub(super) mod attributes {
 pub(super) const FIB_SADDR: u32 = 1;
 pub(super) const FIB_DADDR: u32 = 2;
 pub(super) const FIB_RESULT_ADDRTYPE: u32 = 3;
+/// `IP_CT_DIR_ORIGINAL`.
+pub(super) const CT_ORIGINAL: u8 = 0;
 pub(super) const NG_RANDOM: u32 = 1;
 pub(super) const HASH_JENKINS: u32 = 0;
 pub(super) const LOOKUP_INVERTED: u32 = 1;

@@ -24,6 +24,8 @@ pub(super) const VERDICT_REGISTER: u32 = 0;
 impl Register {
     /// The first data register.
     pub const FIRST: Register = Register(0);
+    /// The last data register.
+    pub const LAST: Register = Register(15);
 
     /// Returns the register after a value of `length` bytes that starts in this one.
     pub fn after(self, length: usize) -> Register {

@@ -113,8 +113,14 @@ fn read(name: &str, found: &ExpressionAttributes<'_>) -> Result<Option<Expressio
                 None => Expression::SetMeta { key, from: found.register(a::META_SREG)? },
             }
         }
-        "ct" if !found.has(a::CT_DIRECTION) && !found.has(a::CT_SREG) => {
-            let Some(key) = Ct::from_number(found.number(a::CT_KEY)?) else { return Ok(None) };
+        "ct" if !found.has(a::CT_SREG) => {
+            let is_original = match found.has(a::CT_DIRECTION) {
+                true if found.get(a::CT_DIRECTION)?.u8()? != CT_ORIGINAL => return Ok(None),
+                is_directed => is_directed,
+            };
+            let key =
+                Ct::from_number(found.number(a::CT_KEY)?).filter(|key| key.is_original() == is_original);
+            let Some(key) = key else { return Ok(None) };
             Expression::Ct { key, to: found.register(a::CT_DREG)? }
         }
         "fib" if found.number(a::FIB_RESULT)? == FIB_RESULT_ADDRTYPE => {

@@ -61,6 +61,9 @@ impl Expression {
             }
             Expression::Ct { key, to } => {
                 out.u32_be(a::CT_KEY, *key as u32).u32_be(a::CT_DREG, to.number());
+                if key.is_original() {
+                    out.u8(a::CT_DIRECTION, CT_ORIGINAL);
+                }
             }
             Expression::Fib { of, to } => {
                 let flag = match of {

@@ -72,13 +72,53 @@ pub enum Ct {
     Status = 2,
     /// The connection mark.
     Mark = 3,
+    /// The destination port of the original direction, before destination NAT (`ct original proto-dst`).
+    OriginalDestinationPort = 12,
+    /// The IPv4 destination address of the original direction (`ct original ip daddr`, Linux 4.17).
+    OriginalIpv4Destination = 20,
+    /// The IPv6 destination address of the original direction.
+    OriginalIpv6Destination = 22,
 }
 
 impl Ct {
-    const ALL: [Ct; 4] = [Ct::State, Ct::Direction, Ct::Status, Ct::Mark];
+    const ALL: [Ct; 7] = [
+        Ct::State,
+        Ct::Direction,
+        Ct::Status,
+        Ct::Mark,
+        Ct::OriginalDestinationPort,
+        Ct::OriginalIpv4Destination,
+        Ct::OriginalIpv6Destination,
+    ];
+
+    /// Returns the destination address of the original direction.
+    pub fn original_destination(family: Family) -> Self {
+        match family {
+            Family::V4 => Ct::OriginalIpv4Destination,
+            Family::V6 => Ct::OriginalIpv6Destination,
+        }
+    }
 
     pub(super) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|key| *key as u32 == number)
+    }
+
+    /// Returns true for data of the original direction, which the connection has for each direction.
+    pub(super) fn is_original(self) -> bool {
+        matches!(
+            self,
+            Ct::OriginalDestinationPort | Ct::OriginalIpv4Destination | Ct::OriginalIpv6Destination
+        )
+    }
+
+    /// Returns the length of the value in bytes.
+    pub(super) fn length(self) -> usize {
+        match self {
+            Ct::State | Ct::Status | Ct::Mark | Ct::OriginalIpv4Destination => 4,
+            Ct::Direction => 1,
+            Ct::OriginalDestinationPort => 2,
+            Ct::OriginalIpv6Destination => 16,
+        }
     }
 }
 
@@ -157,6 +197,8 @@ pub enum Field {
 impl Field {
     /// The transport protocol.
     pub const PROTOCOL: Field = Field::Meta(Meta::L4Proto);
+    /// The packet priority.
+    pub const PRIORITY: Field = Field::Meta(Meta::Priority);
 
     /// Returns the length of the value in bytes.
     pub fn length(self) -> usize {
@@ -165,8 +207,8 @@ impl Field {
             Field::EtherType | Field::SourcePort | Field::DestinationPort => 2,
             Field::IcmpType | Field::TcpFlags => 1,
             Field::Meta(key) => key.length(),
-            Field::Ct(Ct::Direction) => 1,
-            Field::Ct(_) | Field::Fib(_) | Field::Random { .. } => 4,
+            Field::Ct(key) => key.length(),
+            Field::Fib(_) | Field::Random { .. } => 4,
         }
     }
 

@@ -94,8 +94,8 @@ impl Printer {
         }
     }
 
-    /// Returns the contents of a register and those that follow it.
-    fn key(&self, from: Register) -> String {
+    /// Returns the contents of a register and those that follow it, and the first register after them.
+    fn key(&self, from: Register) -> (String, usize) {
         let mut parts = Vec::new();
         let mut at = usize::from(from.0);
         while let Some(Some(part)) = self.registers.get(at) {
@@ -105,12 +105,13 @@ impl Printer {
                 _ => 1,
             };
         }
-        parts.join(" . ")
+        (parts.join(" . "), at)
     }
 
     fn take_key(&mut self, from: Register) -> String {
-        let key = self.key(from);
-        self.registers.iter_mut().skip(from.0.into()).for_each(|register| *register = None);
+        let (key, end) = self.key(from);
+        let from = usize::from(from.0);
+        self.registers.iter_mut().take(end).skip(from).for_each(|register| *register = None);
         key
     }
 
@@ -162,6 +163,15 @@ impl Printer {
                     Ct::Direction => ("ct direction", Format::Number),
                     Ct::Status => ("ct status", Format::Number),
                     Ct::Mark => ("ct mark", Format::Typed(DataType::Mark)),
+                    Ct::OriginalDestinationPort => {
+                        ("ct original proto-dst", Format::Typed(DataType::InetService))
+                    }
+                    Ct::OriginalIpv4Destination => {
+                        ("ct original ip daddr", Format::Typed(DataType::Ipv4Addr))
+                    }
+                    Ct::OriginalIpv6Destination => {
+                        ("ct original ip6 daddr", Format::Typed(DataType::Ipv6Addr))
+                    }
                 };
                 self.put(*to, text, format);
             }
@@ -248,7 +258,7 @@ impl Printer {
             }
             Expression::Dnat { family, address, port } => {
                 let family = if *family == Family::V4 { "ip" } else { "ip6" };
-                let to = self.key(*address);
+                let (to, _) = self.key(*address);
                 let port = port.filter(|port| port.0 != address.0);
                 let port = port.and_then(|port| self.at(port)).map(|operand| format!(":{}", operand.text));
                 self.print_statement(format!("dnat {family} to {to}{}", port.unwrap_or_default()));

@@ -186,9 +186,9 @@ impl Rule {
         self.map(key, map, register).push(Expression::SetMeta { key: Meta::Priority, from: register })
     }
 
-    /// Sets the packet priority.
+    /// Sets the packet priority, and keeps all other registers than the last.
     pub fn set_priority(self, priority: u32) -> Self {
-        let (value, register) = (Value::new(&priority.to_ne_bytes()), Register::FIRST);
+        let (value, register) = (Value::new(&priority.to_ne_bytes()), Register::LAST);
         self.push(Expression::Immediate { value, to: register })
             .push(Expression::SetMeta { key: Meta::Priority, from: register })
     }

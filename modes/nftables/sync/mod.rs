@@ -1,7 +1,7 @@
 //! The synchronization of the table of one family with the kernel.
 //!
 //! ```text
-//! sync ─► restore what other processes changed ─► apply updates ─► write ─► delete stale session-affinity entries
+//! sync ─► restore what other processes changed ─► apply updates ─► write
 //!                                                     │              └ rejected ─► rejected_services
 //!                                            programmed_services
 //! ```
@@ -10,7 +10,6 @@ mod batches;
 mod kernel;
 mod programmed_services;
 mod rejected_services;
-mod stale_affinity;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -33,8 +32,6 @@ pub(super) struct TableSync {
     /// The table was committed since it is new. Before that, the kernel may have Services that the table lacks, so an
     /// incomplete table is not committed.
     was_committed: bool,
-    /// The session-affinity entries of unknown endpoints were not deleted yet.
-    needs_affinity_cleanup: bool,
     /// The table must be compared with the kernel's.
     needs_comparison: bool,
     /// The last sync failed, so the caller repeats it.
@@ -48,7 +45,6 @@ impl TableSync {
         TableSync {
             services: ProgrammedServices::new(settings),
             was_committed: false,
-            needs_affinity_cleanup: true,
             needs_comparison: false,
             has_failed: false,
             has_failed_write: false,
@@ -67,7 +63,7 @@ impl TableSync {
     pub(super) fn reconfigure(&mut self, settings: Settings) {
         if settings != *self.services.table.settings() {
             self.services.reset(settings);
-            (self.needs_affinity_cleanup, self.was_committed) = (true, false);
+            self.was_committed = false;
         }
     }
 
@@ -140,8 +136,7 @@ impl TableSync {
         let written =
             TableWriter { kernel: &mut *kernel, services, was_committed, desired, now, result }.write(groups);
         self.has_failed_write = written.is_err();
-        written?;
-        self.delete_stale_affinity(kernel, desired, now)
+        written
     }
 
     /// Restores what another process changed, before new changes are written.
@@ -169,22 +164,5 @@ impl TableSync {
                 Err(WriteError::baseline(error))
             }
         }
-    }
-
-    fn delete_stale_affinity(
-        &mut self,
-        kernel: &mut dyn NftablesKernel,
-        desired: &Desired,
-        now: Instant,
-    ) -> Result<(), WriteError> {
-        if !self.was_committed {
-            return Ok(());
-        }
-        if !self.needs_affinity_cleanup {
-            return Ok(stale_affinity::delete_due(kernel, &mut self.services.table, now)?);
-        }
-        stale_affinity::delete_unknown(kernel, &self.services.table, desired)?;
-        self.needs_affinity_cleanup = false;
-        Ok(())
     }
 }

@@ -2,21 +2,19 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use portcullis_cluster::desired::{Desired, DirtyServices};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_netlink::Error;
-use portcullis_netlink::nf_tables::{
-    ChangeCounts, CommitSummary, DesiredTable, Element, Key, SetSpec, TableFamily,
-};
+use portcullis_netlink::nf_tables::{ChangeCounts, CommitSummary, DesiredTable};
 use serde_json::json;
 
 use super::TableSync;
-use super::kernel::{Elements, NftablesKernel};
+use super::kernel::NftablesKernel;
 use super::rejected_services::MAX_ATTEMPTS;
 use crate::mode::SyncResult;
-use crate::nftables::names::{AFFINITY, CLUSTER_IPS};
+use crate::nftables::names::CLUSTER_IPS;
 use crate::nftables::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
@@ -36,10 +34,6 @@ struct FakeKernel {
     /// The cluster IPs after each commit.
     commits: Vec<Vec<String>>,
     attempts: usize,
-    /// The session-affinity entries as they were last read.
-    affinity: Elements,
-    /// The entries that have expired since.
-    expired: HashSet<Key>,
 }
 
 fn rejection(errno: i32) -> Error {
@@ -92,25 +86,6 @@ impl NftablesKernel for FakeKernel {
 
     fn check_replacement(&mut self, table: &DesiredTable) -> Result<(), Error> {
         self.validate(table).map(drop)
-    }
-
-    fn read_elements(&mut self, _: TableFamily, set: &str, _: &SetSpec) -> Result<Elements, Error> {
-        assert_eq!(set, AFFINITY);
-        Ok(self.affinity.clone())
-    }
-
-    fn delete_elements(
-        &mut self,
-        _: TableFamily,
-        _: &str,
-        _: &SetSpec,
-        elements: &[(Key, Element)],
-    ) -> Result<(), Error> {
-        if elements.iter().any(|(key, _)| self.expired.contains(key)) {
-            return Err(rejection(libc::ENOENT));
-        }
-        elements.iter().for_each(|(key, _)| _ = self.affinity.remove(key));
-        Ok(())
     }
 }
 
@@ -367,7 +342,7 @@ fn large_services_are_written_after_all_others() {
 #[test]
 fn rejected_chain_is_removed_with_its_service() {
     let (mut node, start) = (Node::new(), Instant::now());
-    node.kernel.rejected_chains = Some("ns/s02");
+    node.kernel.rejected_chains = Some("affinity-update-ips-10800");
     node.add_affinity_service("10.1.1.1");
     let result = node.apply(&[(1, "10.96.0.1"), (3, "10.96.0.3")], start);
     assert_eq!((isolated(&result), result.error), (vec!["ns/s02".to_owned()], None));
@@ -404,36 +379,4 @@ fn failed_writes_are_repeated() {
     let result = node.apply(&[], start);
     assert_eq!((isolated(&result), result.error), (vec!["ns/s03".to_owned()], None));
     assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.3"]);
-}
-
-#[test]
-fn affinity_entries_of_removed_endpoints_are_deleted_although_others_expire() {
-    let entry = |client: u32, endpoint: [u8; 4]| {
-        let address = |bytes: [u8; 4]| std::net::IpAddr::from(bytes);
-        let service = Key::from(address(client.to_be_bytes())).address(address([10, 96, 0, 2]));
-        (service.number(6 << 16 | 80).address(address(endpoint)).port(80), Element::new())
-    };
-    let entries = |endpoint| (0..600).map(move |client| entry(client, endpoint));
-    let (mut node, start) = (Node::new(), Instant::now());
-    node.add_affinity_service("10.1.1.1");
-    node.kernel.affinity = entries([10, 1, 1, 1]).chain(entries([10, 9, 9, 9])).collect();
-    node.apply(&[], start);
-    assert_eq!(
-        node.kernel.affinity,
-        entries([10, 1, 1, 1]).collect(),
-        "unknown endpoints are removed at the start"
-    );
-
-    node.add_affinity_service("10.1.1.2");
-    node.kernel.expired = [3, 4, 301, 599].map(|client| entry(client, [10, 1, 1, 1]).0).into();
-    assert_eq!(node.apply(&[], start).error, None);
-    let left: HashSet<Key> = node.kernel.affinity.keys().cloned().collect();
-    assert_eq!(left, node.kernel.expired, "only expired entries are left, which the kernel does not have");
-
-    // Again after the grace period, for packets in progress.
-    node.kernel.expired.clear();
-    let due = node.sync.next_due(start).expect("the second deletion is due");
-    assert!(due <= start + Duration::from_secs(1));
-    node.apply(&[], due);
-    assert!(node.kernel.affinity.is_empty());
 }

@@ -5,3 +5,4 @@
 mod cluster;
 mod concurrent_packets;
 mod incremental;
+mod session_affinity;

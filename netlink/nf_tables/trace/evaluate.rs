@@ -72,11 +72,16 @@ impl Evaluator<'_> {
             Expression::SetMeta { .. } | Expression::Counter | Expression::Notrack => {}
             Expression::Ct { key, to } => {
                 let Packet { state, status, .. } = &self.packet;
+                let (original, original_port) = self.packet.original_destination();
                 match key {
                     Ct::State => put(registers, *to, &state.to_ne_bytes()),
                     Ct::Status => put(registers, *to, &status.to_ne_bytes()),
                     Ct::Direction => put(registers, *to, &[0]),
                     Ct::Mark => put(registers, *to, &[0; 4]),
+                    Ct::OriginalDestinationPort => put(registers, *to, &original_port.to_be_bytes()),
+                    Ct::OriginalIpv4Destination | Ct::OriginalIpv6Destination => {
+                        put(registers, *to, Value::from(original).bytes());
+                    }
                 }
             }
             Expression::Fib { of, to } => {

@@ -37,6 +37,8 @@ pub struct Packet {
     pub mark: u32,
     /// The packet priority.
     pub priority: u32,
+    /// The destination before destination NAT, and its port.
+    pub untranslated: Option<(IpAddr, u16)>,
 }
 
 impl Packet {
@@ -58,11 +60,18 @@ impl Packet {
             destination_is_local: false,
             mark: 0,
             priority: 0,
+            untranslated: None,
         }
+    }
+
+    /// Returns the destination of the connection's original direction, and its port.
+    pub(super) fn original_destination(&self) -> (IpAddr, u16) {
+        self.untranslated.unwrap_or((self.destination, self.destination_port))
     }
 
     /// Translates the destination. The caller sets `destination_is_local` for the new destination.
     pub(super) fn apply_dnat(&mut self, to: IpAddr, port: Option<u16>) {
+        self.untranslated.get_or_insert((self.destination, self.destination_port));
         self.destination = to;
         self.destination_port = port.unwrap_or(self.destination_port);
         self.destination_is_local = false;
