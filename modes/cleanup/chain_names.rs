@@ -33,4 +33,4 @@ pub(super) const MANGLE: [&str; 1] = ["KUBE-PROXY-CANARY"];
 pub(super) const FIREWALL: &str = "KUBE-FIREWALL";
 
 /// The kubelet's chains in table mangle.
-pub(super) const KUBELET_CHAINS: [&str; 2] = ["KUBE-KUBELET_CHAINS-CANARY", "KUBE-IPTABLES-HINT"];
+pub(super) const KUBELET_CHAINS: [&str; 2] = ["KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];

@@ -82,14 +82,16 @@ fn iptables_evidence(result: &mut CleanupResult) -> (Vec<String>, Vec<String>) {
         for family in Family::BOTH {
             let kernel = tools.kernel(family);
             let (mut iptables, mut ipvs, mut chains) = (false, false, 0);
-            let filter = kernel.dump(Table::Filter, &mut |line| match declared_chain(line) {
-                Some("KUBE-EXTERNAL-SERVICES") => iptables = true,
-                Some("KUBE-IPVS-FILTER") => ipvs = true,
-                _ => {}
-            });
+            let no_rules = |_: &str| true;
+            let filter =
+                kernel.dump_without(Table::Filter, &no_rules, &mut |line| match declared_chain(line) {
+                    Some("KUBE-EXTERNAL-SERVICES") => iptables = true,
+                    Some("KUBE-IPVS-FILTER") => ipvs = true,
+                    _ => {}
+                });
             // Without iptables mode, the table nat need not be read, which may be large.
             let nat = match iptables {
-                true => kernel.dump(Table::Nat, &mut |line| {
+                true => kernel.dump_without(Table::Nat, &no_rules, &mut |line| {
                     chains += usize::from(declared_chain(line).is_some_and(is_service_chain));
                 }),
                 false => Ok(()),

@@ -9,11 +9,12 @@
 use portcullis_cluster::Family;
 use portcullis_netlink::nf_tables;
 
+use super::chain_names::{FILTER, NAT};
 use super::result::{Action, CleanupResult, KeptObject, RemovedObject};
 use super::tools::tools_for;
 use super::{iptables, nftables};
 use crate::iptables::ToolError;
-use crate::iptables::{Flavour, Table, write_loopback_guard};
+use crate::iptables::{Flavour, Table, is_service_chain, write_loopback_guard};
 use crate::nftables::add_guard_table;
 use crate::route_localnet;
 
@@ -182,7 +183,8 @@ pub fn has_iptables_loopback_guard() -> bool {
     [Flavour::Nft, Flavour::Legacy].into_iter().any(|flavour| {
         let Some(tools) = tools_for(flavour, &mut CleanupResult::default()) else { return false };
         let (mut rule, mut jump) = (false, false);
-        let dumped = tools.kernel(Family::V4).dump(Table::Filter, &mut |line| {
+        let is_other = |name: &str| FILTER.contains(&name);
+        let dumped = tools.kernel(Family::V4).dump_without(Table::Filter, &is_other, &mut |line| {
             rule |= line.starts_with("-A KUBE-FIREWALL ") && line.contains("127.0.0.0/8");
             jump |= line.trim_end() == "-A INPUT -j KUBE-FIREWALL";
         });
@@ -224,7 +226,9 @@ fn find_rule_with_loopback_target() -> Option<String> {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let Some(tools) = tools_for(flavour, &mut CleanupResult::default()) else { continue };
         let mut found = None;
-        let dumped = tools.kernel(Family::V4).dump(Table::Nat, &mut |line| {
+        // Endpoints are no loopback addresses.
+        let is_service_rule = |name: &str| NAT.contains(&name) || is_service_chain(name);
+        let dumped = tools.kernel(Family::V4).dump_without(Table::Nat, &is_service_rule, &mut |line| {
             if line.contains("--to-destination 127.") {
                 found.get_or_insert_with(|| line.trim_end().to_owned());
             }

@@ -90,6 +90,13 @@ impl ExternalProgram {
         self
     }
 
+    /// Prolongs the time limit.
+    #[must_use]
+    pub fn with_more_time(mut self, more: Duration) -> Self {
+        self.limit += more;
+        self
+    }
+
     /// Returns the program with its arguments, as in a shell.
     pub fn command_line(&self) -> String {
         std::iter::once(&self.name).chain(&self.arguments).map(String::as_str).collect::<Vec<_>>().join(" ")

@@ -76,7 +76,8 @@ impl ChainsInUse {
 
 fn read(kernel: &dyn IptablesKernel) -> Result<BTreeSet<ChainName>, ToolError> {
     let mut found = BTreeSet::new();
-    kernel.dump(Table::Nat, &mut |line| found.extend(foreign_jump_target(line)))?;
+    let is_own = |name: &str| name.starts_with("KUBE-");
+    kernel.dump_without(Table::Nat, &is_own, &mut |line| found.extend(foreign_jump_target(line)))?;
     Ok(found)
 }
 

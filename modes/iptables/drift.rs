@@ -5,7 +5,7 @@
 
 use portcullis_cluster::NamespacedName;
 
-use super::chain::SharedChain;
+use super::chain::{ChainName, SharedChain, Table};
 use super::family_proxier::IptablesFamilyProxier;
 use super::plan::{base_differs, order_in_kernel};
 use super::snapshot::{Snapshot, hash_of_rule};
@@ -19,19 +19,29 @@ impl IptablesFamilyProxier {
             None => (&self.renderer, &self.base),
         };
         let jumps = base.jumps.iter().filter(|j| !snapshot.has_rule(j.table, j.from, &j.rule)).count();
-        let base_chains = base.chains.iter().filter(|chain| base_differs(chain, snapshot)).count();
+        let base_chains = base
+            .chains
+            .iter()
+            .filter(|c| !snapshot.lacks_rules_of(c.table, c.name) && base_differs(c, snapshot))
+            .count();
         let mut services = 0;
         let mut names: Vec<&NamespacedName> = Vec::with_capacity(self.programmed.len());
         let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
         for (name, programmed) in &self.programmed {
             let rules = renderer.service(&programmed.ports, programmed.large);
-            services += usize::from(rules.chains().any(|(chain, lines)| !snapshot.holds(chain, lines)));
+            let differs = |(chain, lines): (ChainName, &str)| {
+                !snapshot.lacks_rules_of(Table::Nat, chain.as_str()) && !snapshot.holds(chain, lines)
+            };
+            services += usize::from(rules.chains().any(differs));
             names.push(name);
             for chain in SharedChain::ALL {
                 shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
             }
         }
         let differs = |chain: &SharedChain| {
+            if snapshot.lacks_rules_of(chain.table(), chain.name()) {
+                return false;
+            }
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
             let (found, rules) = (snapshot.shared_rules(*chain), &shared_rules[chain.index()]);
             !exists || order_in_kernel(found, &names, rules, base.tail_of(*chain)).is_none()

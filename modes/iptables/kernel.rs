@@ -53,6 +53,34 @@ pub trait IptablesKernel: Send {
     /// The tool could not be run or failed.
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError>;
 
+    /// Calls `line` with each line of the dump of a table, at least with the declarations of all chains and the rules of those for
+    /// which `is_skipped` is false. It is cheaper than [`IptablesKernel::dump`] if the nft tool would take long to print the others.
+    ///
+    /// # Errors
+    /// As [`IptablesKernel::dump`].
+    fn dump_without(
+        &self,
+        table: Table,
+        is_skipped: &dyn Fn(&str) -> bool,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        _ = is_skipped;
+        self.dump(table, line)
+    }
+
+    /// Returns true if the tool takes longer to list the rules of our chains in a table than to write them.
+    fn is_costly_to_list(&self, table: Table) -> bool {
+        _ = table;
+        false
+    }
+
+    /// Deletes rules that jump to other chains, each given as a line of a dump, if this takes no restore. Returns false, and deletes
+    /// none, if it does. In a restore, the nft tool reads the rules of all chains to find them.
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
+        _ = (table, jumps);
+        false
+    }
+
     /// Calls `line` with each rule of a chain of table nat and its counters, as `-A CHAIN … -c PACKETS BYTES …`.
     ///
     /// # Errors

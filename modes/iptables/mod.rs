@@ -20,6 +20,7 @@ mod features;
 mod incremental;
 mod kernel;
 mod nfacct;
+mod nft_tables;
 mod own_writes;
 mod plan;
 mod proxier;
@@ -34,6 +35,7 @@ mod service_rules;
 mod shared_order;
 mod snapshot;
 mod tool;
+mod tool_kernel;
 mod unmarked_return;
 
 pub use blocking_rules::remove_blocking_rules;

@@ -1,6 +1,6 @@
 //! A snapshot of the kernel's rules: one hash per chain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::chain::{ChainName, SharedChain, Table};
@@ -19,6 +19,9 @@ pub(crate) struct Snapshot {
     built_in: HashMap<(Table, String), Vec<String>>,
     /// The hashes of the rules of shared chains.
     shared: [Vec<u64>; SharedChain::ALL.len()],
+    /// Tables of which our chains were read without their rules, as these take longer to list than to write. They are written
+    /// again, and are no evidence of external changes.
+    without_rules: BTreeSet<Table>,
 }
 
 impl Snapshot {
@@ -44,17 +47,31 @@ impl Snapshot {
         table: Table,
         progressed: &dyn Fn(),
     ) -> Result<(), ToolError> {
+        let is_costly = kernel.is_costly_to_list(table);
+        if is_costly {
+            tracing::debug!(%table, "the rules take longer to list than to write; writing them again");
+            self.without_rules.insert(table);
+        }
         let mut reader = Reader::new(self, table);
         let mut lines = 0_usize;
-        kernel.dump(table, &mut |line| {
+        let mut read = |line: &str| {
             lines += 1;
             if lines.is_multiple_of(LINES_A_STEP) {
                 progressed();
             }
             reader.line(line);
-        })?;
+        };
+        match is_costly {
+            true => kernel.dump_without(table, &|name| name.starts_with("KUBE-"), &mut read)?,
+            false => kernel.dump(table, &mut read)?,
+        }
         reader.end_chain();
         Ok(())
+    }
+
+    /// Returns true if a chain of ours exists, but its rules were not read.
+    pub(super) fn lacks_rules_of(&self, table: Table, name: &str) -> bool {
+        self.without_rules.contains(&table) && self.chain(table, name).is_some()
     }
 
     /// Returns the hash of a chain's rules; `None` if the chain does not exist.

@@ -1,22 +1,20 @@
 //! The iptables tools of this host: selection of the flavour, and running them.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
 use std::process::ExitStatus;
 
 use portcullis_cluster::Family;
-use portcullis_netlink::nf_tables::TableFamily;
-use portcullis_netlink::socket::{NetlinkProtocol, Socket};
-use portcullis_netlink::{nf_tables, xtables};
+use portcullis_netlink::xtables;
 
 use super::chain::Table;
 use super::error::ToolError;
-use super::kernel::{Fingerprint, Flavour, IptablesKernel};
+use super::kernel::{Flavour, IptablesKernel};
+use super::nft_tables::NftTable;
 use super::saved_rule::declared_chain;
+use super::tool_kernel::ToolKernel;
 use crate::external_program::{ExternalProgram, ProgramEnd, ProgramError, ProgramErrorKind};
 
 /// Seconds for which a tool waits for the xtables lock, as in kube-proxy.
-const LOCK_SECONDS: &str = "5";
+pub(super) const LOCK_SECONDS: &str = "5";
 
 /// The exit status of a tool that did not get the lock, and of the nft tool for a rejection by the kernel
 /// (`RESOURCE_PROBLEM`).
@@ -99,7 +97,7 @@ impl Tools {
         Box::new(ToolKernel { tools: self.clone(), family })
     }
 
-    fn name(&self, family: Family, action: Option<&str>) -> String {
+    pub(super) fn name(&self, family: Family, action: Option<&str>) -> String {
         let base = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
@@ -120,7 +118,8 @@ impl Tools {
             // quadratic time for the rules of one chain.
             let tool = self.name(family, None);
             let mut printed = false;
-            let list = program(&tool, ["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"]);
+            let list = program(&tool, ["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"])
+                .with_more_time(NftTable { tools: self, family, table }.listing_time());
             let end = list.read_lines(&mut |text| {
                 printed = true;
                 in_save_format(text, &mut line);
@@ -142,6 +141,19 @@ impl Tools {
             return Err(ToolError::Incomplete { tool, table: table.as_str() });
         }
         Ok(())
+    }
+
+    /// Calls `line` with each line about one chain, as `iptables -S` prints it.
+    pub(super) fn list_chain(
+        &self,
+        family: Family,
+        table: Table,
+        chain: &str,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        let tool = self.name(family, None);
+        let list = program(&tool, ["-w", LOCK_SECONDS, "-t", table.as_str(), "-S", chain]);
+        check(&tool, list.read_lines(line)?)
     }
 
     /// Returns the evidence that this flavour is in use: the number of the kubelet's hint chains, then the number of
@@ -209,87 +221,8 @@ pub(crate) fn in_netlink(family: Family) -> portcullis_netlink::Family {
     }
 }
 
-struct ToolKernel {
-    tools: Tools,
-    family: Family,
-}
-
-impl ToolKernel {
-    fn generation(&self) -> portcullis_netlink::Result<u32> {
-        nf_tables::generation(&mut Socket::open(NetlinkProtocol::Netfilter)?)
-    }
-}
-
-impl IptablesKernel for ToolKernel {
-    fn flavour(&self) -> Flavour {
-        self.tools.flavour
-    }
-
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
-        let tool = self.tools.name(self.family, Some("restore"));
-        let end = program(&tool, ["-w", LOCK_SECONDS, "--noflush"]).feed(write)?;
-        check(&tool, end)
-    }
-
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-        // The legacy tools create a table that does not exist when asked for it. A table without rules is treated like
-        // a missing one, since the tool is slow to print it.
-        let is_bare = || {
-            xtables::table_info(in_netlink(self.family), table.as_str())
-                .map(|i| i.is_none_or(|i| i.is_bare()))
-        };
-        if self.tools.flavour == Flavour::Legacy && is_bare().unwrap_or(false) {
-            return Ok(());
-        }
-        self.tools.dump(self.family, table, line)
-    }
-
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-        let tool = self.tools.name(self.family, None);
-        let list = program(&tool, ["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
-        check(&tool, list.read_lines(line)?)
-    }
-
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        match self.tools.flavour {
-            Flavour::Nft => self.generation().ok().map(Fingerprint::Generation),
-            Flavour::Legacy => {
-                let mut sizes = [None; Table::ALL.len()];
-                for (size, table) in sizes.iter_mut().zip(Table::ALL) {
-                    *size = xtables::table_info(in_netlink(self.family), table.as_str()).ok()?;
-                }
-                Some(Fingerprint::Sizes(sizes))
-            }
-        }
-    }
-
-    fn chain_fingerprint(&self) -> Option<u64> {
-        match self.tools.flavour {
-            Flavour::Nft => own_chains_fingerprint(self.family).ok(),
-            Flavour::Legacy => None,
-        }
-    }
-}
-
-/// Returns the fingerprint of our chains in nf_tables, which does not depend on their order.
-fn own_chains_fingerprint(family: Family) -> portcullis_netlink::Result<u64> {
-    let family = match family {
-        Family::V4 => TableFamily::Ip,
-        Family::V6 => TableFamily::Ip6,
-    };
-    let mut fingerprint = 0u64;
-    nf_tables::list_chains(&mut Socket::open(NetlinkProtocol::Netfilter)?, family, |chain| {
-        if chain.name.starts_with("KUBE-") && Table::from_name(&chain.table).is_some() {
-            let mut hasher = DefaultHasher::new();
-            chain.hash(&mut hasher);
-            fingerprint = fingerprint.wrapping_add(hasher.finish());
-        }
-    })?;
-    Ok(fingerprint)
-}
-
 /// Returns a tool with its arguments.
-fn program<'a>(tool: &str, arguments: impl IntoIterator<Item = &'a str>) -> ExternalProgram {
+pub(super) fn program<'a>(tool: &str, arguments: impl IntoIterator<Item = &'a str>) -> ExternalProgram {
     ExternalProgram::new(tool).with_arguments(arguments)
 }
 
@@ -303,7 +236,7 @@ fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
 }
 
 /// Returns the error of a tool that ended with this status, if it failed.
-fn check(tool: &str, end: ProgramEnd) -> Result<(), ToolError> {
+pub(super) fn check(tool: &str, end: ProgramEnd) -> Result<(), ToolError> {
     if end.status.success() { Ok(()) } else { Err(tool_failed(tool.to_owned(), end.status, &end.message)) }
 }
 

@@ -62,7 +62,7 @@ pub use packet_trace::{
 };
 pub use reachable_chains::reachable_chains;
 pub use rule::Rule;
-pub use rule_listing::{ListedRule, list_rules};
+pub use rule_listing::{ListedRule, delete_rules, list_rules, rules_of_chain};
 pub use set::SetSpec;
 pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
 pub use table_diff::ChangeCounts;

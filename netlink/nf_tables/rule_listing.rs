@@ -1,9 +1,11 @@
-//! Listing of a table's rules with their handles, also of tables that another process has written.
+//! Rules with their handles, also of tables that another process has written: listing, and deletion by handle.
 
 use super::constants::{attributes as a, messages as m};
 use super::decode_object::{decode_rule_body, find, text};
 use super::packet_trace::TraceFamily;
 use super::rule::Rule;
+use super::table::TableFamily;
+use super::transaction::Transaction;
 use crate::error::{During, Result};
 use crate::message::Batch;
 use crate::netfilter::{self, Subsystem};
@@ -35,11 +37,40 @@ pub fn list_rules(
     socket: &mut Socket,
     family: TraceFamily,
     table: &str,
+    each: impl FnMut(ListedRule),
+) -> Result<()> {
+    list(socket, family, table, None, each)
+}
+
+/// Returns the rules of one chain in order. A rule that cannot be decoded has no expressions. There are none if there is no such
+/// chain.
+///
+/// # Errors
+/// As [`list_rules`].
+pub fn rules_of_chain(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<ListedRule>> {
+    let mut rules = Vec::new();
+    list(socket, TraceFamily(family as u8), table, Some(chain), |rule| rules.push(rule))?;
+    Ok(rules)
+}
+
+fn list(
+    socket: &mut Socket,
+    family: TraceFamily,
+    table: &str,
+    of_chain: Option<&str>,
     mut each: impl FnMut(ListedRule),
 ) -> Result<()> {
     let kind = netfilter::kind(Subsystem::NfTables, m::GETRULE);
     let mut request = Batch::with_message(ACTION, kind, 0, |message| {
         message.netfilter_resource(family.0, 0).text(a::RULE_TABLE, table);
+        if let Some(chain) = of_chain {
+            message.text(a::RULE_CHAIN, chain);
+        }
     })?;
     let listed = socket.dump(ACTION, &mut request, |message| {
         let ([of, ..], found) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
@@ -48,10 +79,15 @@ pub fn list_rules(
             return Ok(());
         }
         let chain = text(&found, a::RULE_CHAIN).during(ACTION)?.unwrap_or_default();
+        if of_chain.is_some_and(|wanted| wanted != chain) {
+            return Ok(());
+        }
         let handle = find(&found, a::RULE_HANDLE).during(ACTION)?;
         let handle = handle.and_then(|handle| handle.u64_be().ok()).unwrap_or_default();
-        if let Ok(rule) = decode_rule_body(&found) {
-            each(ListedRule { chain, handle, rule });
+        match decode_rule_body(&found) {
+            Ok(rule) => each(ListedRule { chain, handle, rule }),
+            Err(_) if of_chain.is_some() => each(ListedRule { chain, handle, rule: Rule::new() }),
+            Err(_) => {}
         }
         Ok(())
     });
@@ -59,4 +95,23 @@ pub fn list_rules(
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
         listed => listed,
     }
+}
+
+/// Deletes rules of a table in one transaction, each given by its chain and handle.
+///
+/// # Errors
+/// As [`Transaction::commit`]: `ENOENT` if one of them does not exist. Then none is deleted.
+pub fn delete_rules<'r>(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+    rules: impl IntoIterator<Item = (&'r str, u64)>,
+) -> Result<()> {
+    let mut transaction = Transaction::new("delete nf_tables rules", family, table)?;
+    for (chain, handle) in rules {
+        transaction.push(m::DELRULE, 0, a::RULE_TABLE, |message| {
+            message.text(a::RULE_CHAIN, chain).u64_be(a::RULE_HANDLE, handle);
+        })?;
+    }
+    transaction.commit(socket)
 }

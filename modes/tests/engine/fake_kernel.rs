@@ -53,6 +53,10 @@ pub struct State {
     pub restores: usize,
     /// The number of lines of the largest restore.
     pub largest: usize,
+    /// The rules take longer to list than to write.
+    pub is_costly_to_list: bool,
+    /// The number of rules of our chains that were listed.
+    pub listed: usize,
     generation: u32,
 }
 
@@ -75,6 +79,8 @@ impl FakeKernel {
             dump_takes: Duration::ZERO,
             restores: 0,
             largest: 0,
+            is_costly_to_list: false,
+            listed: 0,
             generation: 0,
         };
         FakeKernel { state: Arc::new(Mutex::new(state)), flavour }
@@ -146,15 +152,32 @@ impl IptablesKernel for FakeKernel {
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-        let state = self.state();
+        self.dump_without(table, &|_| false, line)
+    }
+
+    fn is_costly_to_list(&self, _: Table) -> bool {
+        self.state().is_costly_to_list
+    }
+
+    fn dump_without(
+        &self,
+        table: Table,
+        is_skipped: &dyn Fn(&str) -> bool,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        let mut state = self.state();
         std::thread::sleep(state.dump_takes);
+        let is_listed = |name: &str| name.starts_with("KUBE-") && !is_skipped(name);
+        let own = state.tables[&table].iter().filter(|(name, _)| is_listed(name));
+        let listed: usize = own.map(|(_, rules)| rules.len()).sum();
+        state.listed += listed;
         let chains = &state.tables[&table];
         line(&format!("*{table}"));
         for name in chains.keys() {
             let policy = if table.built_in().contains(&name.as_str()) { "ACCEPT" } else { "-" };
             line(&format!(":{name} {policy} [0:0]"));
         }
-        for (name, rules) in chains {
+        for (name, rules) in chains.iter().filter(|(name, _)| !is_skipped(name)) {
             rules.iter().for_each(|rule| line(&format!("-A {name} {rule}")));
         }
         line("COMMIT");

@@ -96,3 +96,45 @@ fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
         holds(&kernel, &cluster, "mended");
     }
 }
+
+/// Where the tool takes longer to list the rules than to write them, they are written again, and another process is not blamed.
+#[test]
+fn rules_that_are_costly_to_list_are_written_again() {
+    let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
+    let changes = cluster.set(0, Some(&ports(30, 7)));
+    all_well(&proxier(&kernel).sync(&cluster.desired, &changes));
+    let mut restarted = proxier(&kernel);
+    let (lines, listed) = {
+        let mut state = kernel.state();
+        state.is_costly_to_list = true;
+        (state.restores, state.listed)
+    };
+    let results = restarted.sync(&cluster.desired, &[]);
+    all_well(&results);
+    holds(&kernel, &cluster, "after a restart");
+    assert!(kernel.state().restores > lines, "everything is written again");
+    assert_eq!(kernel.state().listed, listed, "no rule of our chains is listed");
+
+    // Another process changes a chain: it is found by the number of rules, and repaired.
+    kernel.change_externally(|tables| {
+        let chains = tables.get_mut(&portcullis_modes::iptables::Table::Nat).expect("a table");
+        chains.get_mut("KUBE-SERVICES").expect("a chain").clear();
+    });
+    assert!(restarted.check_drift());
+    all_well(&restarted.sync(&cluster.desired, &[]));
+    holds(&kernel, &cluster, "after an external change");
+    assert_eq!(kernel.state().listed, listed);
+
+    // A missing chain is evidence of a change, also without its rules.
+    kernel.change_externally(|tables| {
+        let chains = tables.get_mut(&portcullis_modes::iptables::Table::Nat).expect("a table");
+        chains.get_mut("PREROUTING").expect("a chain").clear();
+        chains.get_mut("OUTPUT").expect("a chain").clear();
+        chains.remove("KUBE-SERVICES");
+    });
+    assert!(restarted.check_drift());
+    let results = restarted.sync(&cluster.desired, &[]);
+    all_well(&results);
+    assert_eq!(results.iter().map(|result| result.restored).sum::<usize>(), 3, "{results:?}");
+    holds(&kernel, &cluster, "after a chain was deleted");
+}

@@ -37,11 +37,11 @@ COMMIT
 const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \
     \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n";
 
-fn add_foreign_rules(flavour: Flavour) {
+fn add_foreign_rules(flavour: Flavour, rules: &str) {
     for family in Family::BOTH {
         let rules = match family {
-            Family::V4 => FOREIGN_RULES.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
-            Family::V6 => FOREIGN_RULES.to_owned(),
+            Family::V4 => rules.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
+            Family::V6 => rules.to_owned(),
         };
         feed(&format!("{}-restore -w 60 --noflush", tool(flavour, family)), &rules);
     }
@@ -77,7 +77,7 @@ fn rules_are_removed_and_foreign_rules_kept() {
     for flavour in FLAVOURS {
         for state in ["mixed", "lb-source-ranges", "affinity-nodeport-lb", "both-local", "large-cluster"] {
             inside(|| {
-                add_foreign_rules(flavour);
+                add_foreign_rules(flavour, FOREIGN_RULES);
                 let before = saved(flavour);
                 Node::new(flavour, state).sync();
                 assert_ne!(saved(flavour), before, "{flavour:?} {state}");
@@ -87,6 +87,23 @@ fn rules_are_removed_and_foreign_rules_kept() {
                 // KUBE-FIREWALL and its two jumps belong to the kubelet.
                 assert_eq!(counts(&done).0, 2 * 12, "{flavour:?} {state}: {:?}", done.removed);
                 assert_eq!(remove_all_modes(), CleanupResult::default(), "nothing is left to do");
+            });
+        }
+    }
+}
+
+/// Either of its chains in table mangle shows that a kubelet runs.
+#[test]
+fn kube_firewall_is_kept_if_a_kubelet_runs() {
+    let (hint, canary) = (":KUBE-IPTABLES-HINT - [0:0]\n", ":KUBE-KUBELET-CANARY - [0:0]\n");
+    for flavour in FLAVOURS {
+        for missing in [hint, canary] {
+            inside(|| {
+                add_foreign_rules(flavour, &FOREIGN_RULES.replace(missing, ""));
+                let before = saved(flavour);
+                Node::new(flavour, "empty").sync();
+                assert_eq!(remove_all_modes().not_removed, [], "{flavour:?} without {missing}");
+                assert_eq!(saved(flavour), before, "{flavour:?} without {missing}");
             });
         }
     }

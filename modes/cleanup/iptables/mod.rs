@@ -47,6 +47,7 @@ pub(super) fn clean(
                     has_kubelet,
                     active: of_flavour,
                     kept: BTreeMap::new(),
+                    emptied: BTreeSet::new(),
                 };
                 let outcome = match action {
                     Action::Remove => remover.remove(result),
@@ -68,7 +69,7 @@ fn has_leftovers(kernel: &dyn IptablesKernel, active: Option<&ActiveRules>) -> b
         None => FILTER.contains(&name),
     };
     let mut found = false;
-    let dumped = kernel.dump(Table::Filter, &mut |line| {
+    let dumped = kernel.dump_without(Table::Filter, &|_| true, &mut |line| {
         found |= declared_chain(line).is_some_and(is_other);
     });
     // If the table cannot be read, the full pass reports the failure.
@@ -78,8 +79,8 @@ fn has_leftovers(kernel: &dyn IptablesKernel, active: Option<&ActiveRules>) -> b
 /// The parts of a table's content that a cleanup needs.
 #[derive(Default)]
 struct TableContents {
-    /// Chains to remove, each with the number of its rules.
-    chains: BTreeMap<String, usize>,
+    /// Chains to remove.
+    chains: BTreeSet<String>,
     /// Rules of built-in chains that jump to them.
     jumps: Vec<String>,
     /// Rules of other chains that jump to them, by target chain.
@@ -100,6 +101,8 @@ struct Remover<'a> {
     active: Option<&'a ActiveRules>,
     /// Chains in use by other programs, each with the reason that it stays.
     kept: BTreeMap<String, String>,
+    /// Chains that were emptied.
+    emptied: BTreeSet<String>,
 }
 
 impl Remover<'_> {
@@ -125,7 +128,7 @@ impl Remover<'_> {
     fn find(mut self, result: &mut CleanupResult) -> Result<bool, ToolError> {
         let contents = self.read()?;
         self.keep_chains_in_use(&contents);
-        let chains = contents.chains.keys().filter(|name| !self.kept.contains_key(*name)).count();
+        let chains = contents.chains.iter().filter(|name| !self.kept.contains_key(*name)).count();
         self.report_removed(contents.jumps.len(), chains, result);
         for (chain, reason) in &self.kept {
             result.add_failure(
@@ -140,17 +143,16 @@ impl Remover<'_> {
     fn read(&self) -> Result<TableContents, ToolError> {
         let mut contents = TableContents::default();
         let table = self.location.table;
-        self.kernel.dump(table, &mut |line| {
+        // The rules of chains to remove are removed with them, whatever they are.
+        self.kernel.dump_without(table, &|name| self.is_removed(name), &mut |line| {
             if let Some(name) = declared_chain(line) {
                 contents.has_kubelet |= table == Table::Mangle && KUBELET_CHAINS.contains(&name);
                 if self.is_removed(name) {
-                    contents.chains.insert(name.to_owned(), 0);
+                    contents.chains.insert(name.to_owned());
                 }
-            } else if let Some(rule) = SavedRule::parse(line) {
+            } else if let Some(rule) = SavedRule::parse(line).filter(|rule| !self.is_removed(rule.chain)) {
                 let target = rule.target().filter(|target| self.is_proxy_chain(target));
-                if let Some(rules) = contents.chains.get_mut(rule.chain) {
-                    *rules += 1;
-                } else if let Some(target) = target {
+                if let Some(target) = target {
                     if table.built_in().contains(&rule.chain) {
                         if !self.active.is_some_and(|active| active.has_jump(table, line)) {
                             contents.jumps.push(line.to_owned());
@@ -187,18 +189,18 @@ impl Remover<'_> {
         }
     }
 
-    /// Returns true if there is nothing to remove: no jumps, and only empty chains that are in use.
+    /// Returns true if there is nothing to remove: no jumps, and only chains that are in use and were emptied.
     fn is_finished(&self, contents: &TableContents) -> bool {
-        contents.jumps.is_empty()
-            && contents.chains.iter().all(|(name, rules)| *rules == 0 && self.kept.contains_key(name))
+        let is_done = |name: &String| self.emptied.contains(name) && self.kept.contains_key(name);
+        contents.jumps.is_empty() && contents.chains.iter().all(is_done)
     }
 
     /// Writes the removal in one restore, or in several with the nft flavour. There, the deletion of a rule by its text
-    /// makes the tool read the rules of all chains in the restore, in quadratic time for the rules of one chain, so
-    /// jumps have a restore of their own. `careful` empties all chains before the first deletion, so that references
-    /// among them do not matter.
+    /// makes the tool read the rules of all chains, in quadratic time for the rules of one chain, so jumps are deleted
+    /// before without the tool, or in a restore of their own. `careful` empties all chains before the first deletion, so
+    /// that references among them do not matter.
     fn write(&mut self, contents: &TableContents, careful: bool) -> Result<(), ToolError> {
-        let mut chains: Vec<&str> = contents.chains.keys().map(String::as_str).collect();
+        let mut chains: Vec<&str> = contents.chains.iter().map(String::as_str).collect();
         chains.sort_by_key(|name| (rank(name), *name));
         let at_once = match self.location.flavour {
             Flavour::Nft => CHAINS_AT_ONCE,
@@ -206,7 +208,10 @@ impl Remover<'_> {
         };
         let mut jumps = contents.jumps.as_slice();
         if self.location.flavour == Flavour::Nft && !jumps.is_empty() {
-            self.restore(std::mem::take(&mut jumps), &[], &BTreeSet::new())?;
+            let jumps = std::mem::take(&mut jumps);
+            if !self.kernel.delete_jumps(self.location.table, jumps) {
+                self.restore(jumps, &[], &BTreeSet::new())?;
+            }
         }
         if careful && chains.len() > at_once {
             for piece in chains.chunks(at_once) {
@@ -235,6 +240,9 @@ impl Remover<'_> {
         emptied.sort_unstable();
         let table = self.location.table;
         let result = self.kernel.restore(&mut |out| write_restore(out, table, jumps, &emptied, deleted));
+        if result.is_ok() {
+            self.emptied.extend(emptied.iter().map(|name| (*name).to_owned()));
+        }
         if let Err(ToolError::Failed { line: Some(line), message, .. }) = &result {
             // The lines before the deletions: the table, the declarations, the jumps.
             let before = 1 + emptied.len() + jumps.len();
@@ -260,10 +268,10 @@ impl Remover<'_> {
         outcome: Result<(), ToolError>,
         result: &mut CleanupResult,
     ) {
-        let chains = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).count();
+        let chains = before.chains.difference(&after.chains).count();
         let jumps = before.jumps.len().saturating_sub(after.jumps.len());
         self.report_removed(jumps, chains, result);
-        for name in after.chains.keys() {
+        for name in &after.chains {
             let what = format!("{}: chain {name}", self.location);
             match (self.kept.get(name), &outcome) {
                 (Some(why), _) => result.add_failure(
@@ -323,3 +331,6 @@ fn write_restore(
     }
     writeln!(out, "COMMIT")
 }
+
+#[cfg(test)]
+mod tests;
