@@ -49,7 +49,8 @@ pub(crate) fn service_name(i: usize) -> String {
     format!("service-{i:05}")
 }
 
-fn node() -> Value {
+/// Returns the daemon's node.
+pub(crate) fn node() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": NODE, "resourceVersion": "1"},

@@ -62,12 +62,18 @@ struct Arguments {
     )]
     line: Vec<Size>,
 
+    /// The same with session affinity
+    #[arg(long, value_delimiter = ',', default_values = ["100:10", "1000:10", "10000:10"])]
+    affinity: Vec<Size>,
+
     /// Numbers of Services at which connections are measured
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000])]
     packets: Vec<usize>,
 
     /// What to measure
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Syncs, Part::Line, Part::Packets])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [
+        Part::Syncs, Part::ManyAddresses, Part::Line, Part::Packets
+    ])]
     parts: Vec<Part>,
 
     /// Also write all figures to this file
@@ -90,6 +96,8 @@ enum ProxyMode {
 enum Part {
     /// First syncs and changes, by the daemon in front of an API server
     Syncs,
+    /// First sync and cleanup of Services with many addresses, in iptables mode
+    ManyAddresses,
     /// One endpoint's cost in nftables mode, in this process, as the number of Services grows
     Line,
     /// Connections through a Service
@@ -118,7 +126,18 @@ impl Arguments {
     fn print_line(&self) {
         println!("\nnftables mode, from the event in the index to the kernel's ACK, Services × endpoints:");
         for size in &self.line {
-            println!("{}", nftables::measure_line(size.services, size.endpoints));
+            println!("{}", nftables::measure_line(size.services, size.endpoints, false));
+        }
+        println!("\nThe same, all Services with session affinity:");
+        for size in &self.affinity {
+            println!("{}", nftables::measure_line(size.services, size.endpoints, true));
+        }
+    }
+
+    fn print_many_addresses(&self) {
+        println!("\niptables mode, Services with many addresses (ratio to the bare tool):");
+        for &flavour in &self.flavours {
+            print!("{}", iptables::measure_many_addresses(flavour));
         }
     }
 
@@ -179,6 +198,10 @@ fn main() {
     let measured = if is_selected(Part::Syncs) { arguments.measure() } else { Vec::new() };
     if is_selected(Part::Syncs) {
         print!("{}", table::Table(&measured));
+    }
+    if is_selected(Part::ManyAddresses) && arguments.modes.contains(&ProxyMode::Iptables) && !uml::is_inside()
+    {
+        arguments.print_many_addresses();
     }
     if is_selected(Part::Line) && arguments.modes.contains(&ProxyMode::Nftables) {
         arguments.print_line();

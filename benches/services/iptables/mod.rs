@@ -10,7 +10,9 @@
 
 mod bare;
 mod flavour;
+mod many_addresses;
 mod scenario;
 
 pub(crate) use flavour::Flavour;
+pub(crate) use many_addresses::measure as measure_many_addresses;
 pub(crate) use scenario::Scenario;

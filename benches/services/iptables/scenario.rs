@@ -118,7 +118,7 @@ impl Scenario {
 }
 
 /// Returns a launch in which the daemon finds only these tools.
-fn launch(tools: &Path) -> Launch<'_> {
+pub(super) fn launch(tools: &Path) -> Launch<'_> {
     Launch { mode: "iptables", path: Some(tools), more: &[] }
 }
 

@@ -36,17 +36,23 @@ pub(crate) struct Line {
     processor: Duration,
 }
 
-/// Measures with one number of Services.
-pub(crate) fn measure(services: usize, endpoints: usize) -> Line {
-    Namespace::new().run(|| measure_here(services, endpoints))
+/// Measures with one number of Services. `affinity`: all have session affinity.
+pub(crate) fn measure(services: usize, endpoints: usize, affinity: bool) -> Line {
+    Namespace::new().run(|| measure_here(services, endpoints, affinity))
 }
 
-fn measure_here(services: usize, endpoints: usize) -> Line {
+fn measure_here(services: usize, endpoints: usize, affinity: bool) -> Line {
     let (mut index, mut dirty) = (Index::new(), DirtyServices::default());
     for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
         index.handle(Event::ListStarted(kind));
     }
     objects_with(services, endpoints)
+        .map(|mut object| {
+            if affinity && object["kind"] == "Service" {
+                object["spec"]["sessionAffinity"] = "ClientIP".into();
+            }
+            object
+        })
         .for_each(|object| dirty.extend(index.handle(Event::Applied(parse(object)))));
     for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
         dirty.extend(index.handle(Event::Listed(kind)));
