@@ -9,6 +9,7 @@
 mod interface_search;
 mod link_watch;
 mod pick_up;
+mod warnings;
 mod worker;
 
 use std::collections::HashSet;
@@ -32,10 +33,11 @@ use crate::control::{
 use crate::moment::Moment;
 use crate::observe::traffic_events::DropLogRequests;
 use crate::source::Selection;
-use crate::{node, sysctl, truncated_list};
+use crate::{node, sysctl};
 
 use interface_search::InterfaceSearch;
 use pick_up::PickUp;
+use warnings::Warnings;
 use worker::{PolicySyncRequest, PolicySyncResult, PolicyWorker};
 
 /// The backoff after failed syncs.
@@ -43,9 +45,6 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_s
 
 /// The shortest time between two searches for connections to terminate: each search dumps all conntrack entries.
 const TERMINATION_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The maximum number of pods that a log line names.
-const NAMED: usize = 5;
 
 /// The log message of restores.
 const RESTORED: &str = "another process changed the NetworkPolicy table; restored it";
@@ -103,9 +102,7 @@ pub(super) struct PolicyController {
     interfaces: InterfaceSearch,
     /// The time of the next sync for rejected policies.
     rejected_due: Option<Instant>,
-    has_warned_about_bridges: bool,
-    /// The number of profiles with too many classes of peers after the last sync.
-    over_limit: usize,
+    warnings: Warnings,
     declaration: Declaration,
     status: Status,
 }
@@ -156,8 +153,7 @@ impl PolicyController {
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
             rejected_due: None,
-            has_warned_about_bridges: false,
-            over_limit: 0,
+            warnings: Warnings::default(),
             status: Status::new(&declaration),
             declaration,
         }
@@ -238,8 +234,7 @@ impl PolicyController {
     }
 
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
-        self.warn_about_interfaces(result, now);
-        self.warn_about_classes(result.evaluation.over_limit);
+        self.warnings.log(result, &mut self.interfaces, now);
         self.schedule.ended(result.error.is_some(), now);
         self.rejected_due = result.next_due;
         if let Some(found) = &result.found {
@@ -272,37 +267,6 @@ impl PolicyController {
         }
         if result.terminated > 0 {
             tracing::info!(connections = result.terminated, "terminated connections that policies now deny");
-        }
-    }
-
-    /// Logs a warning when more profiles have too many classes of peers.
-    fn warn_about_classes(&mut self, over_limit: usize) {
-        if over_limit > std::mem::replace(&mut self.over_limit, over_limit) {
-            tracing::warn!(
-                profiles = over_limit,
-                "so many different peers match the policies of some pods that their rules are evaluated one by one; new \
-                 connections of these pods are slower"
-            );
-        }
-    }
-
-    /// Logs a warning about pods that policies match only by their addresses from the API.
-    fn warn_about_interfaces(&mut self, result: &PolicySyncResult, now: Instant) {
-        let without_interface = self.interfaces.record(result.without_interface.clone(), now);
-        if !without_interface.is_empty() {
-            tracing::warn!(
-                count = without_interface.len(),
-                pods = truncated_list::names(&without_interface, NAMED),
-                "no interface of these pods was found (no veth pair leads to their addresses); NetworkPolicies match \
-                 them only by their addresses, and do not match their link-local, multicast and broadcast packets"
-            );
-        }
-        if result.lacks_bridge_family && !std::mem::replace(&mut self.has_warned_about_bridges, true) {
-            tracing::warn!(
-                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE); NetworkPolicies match pods \
-                 that are connected by a bridge only by their addresses, and do not match their link-local, multicast \
-                 and broadcast packets"
-            );
         }
     }
 }
