@@ -23,21 +23,17 @@ pub(super) enum TableEdit {
     PutChain(ChainWithSets),
     /// Removes a chain and the sets that only its rules use.
     RemoveChain(Arc<str>),
-    /// Removes a counter.
-    RemoveCounter(Arc<str>),
     /// Changes a set.
     Set(SetEdit),
 }
 
-/// Changes of the table in two transactions.
+/// Changes of the table.
 #[derive(Debug, Default)]
 pub(super) struct TableEdits {
     /// The changes, in this order.
     pub(super) edits: Vec<TableEdit>,
-    /// Removals for the second transaction: packets may still look these up while the first becomes effective.
-    pub(super) retired: Vec<TableEdit>,
-    /// Removals of what retired chains may use, after these.
-    pub(super) removed_last: Vec<TableEdit>,
+    /// Elements to be removed when the kernel has accepted the changes: packets may look these up until then.
+    pub(super) retired: Vec<(Arc<str>, Key)>,
 }
 
 impl ChainWithSets {
@@ -53,10 +49,9 @@ impl TableEdits {
         self.edits.push(TableEdit::Set(edit));
     }
 
-    /// Adds the removal of an element to the second transaction.
+    /// Adds an element to be removed later.
     pub(super) fn retire(&mut self, set: Arc<str>, key: Key) {
-        let edit = ElementEdit { set, key, element: None };
-        self.retired.push(TableEdit::Set(SetEdit::Element(edit)));
+        self.retired.push((set, key));
     }
 }
 

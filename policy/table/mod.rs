@@ -39,6 +39,7 @@ mod numbers;
 mod observed;
 mod options;
 mod peers;
+mod pending_removals;
 mod pod_elements;
 mod policy_table;
 mod priority;

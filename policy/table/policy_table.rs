@@ -19,6 +19,7 @@ use super::member_sets::named_port_edits;
 use super::names::{NODE_PROFILES, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING_PORTS, TABLE};
 use super::options::PolicyOptions;
 use super::peers::Peers;
+use super::pending_removals::PendingRemovals;
 use super::pod_elements::pod_elements;
 use super::priority::profiles;
 use super::profile_chain::node_chain_name;
@@ -40,8 +41,8 @@ pub struct PolicyTable {
     labels: Arc<BTreeMap<Arc<str>, DropLabels>>,
     numbers: ProfileNumbers,
     peers: Peers,
-    /// Removals that [`Self::remove_retired`] applies.
-    retired: Vec<TableEdit>,
+    /// What is removed when the kernel has accepted the table.
+    pending: PendingRemovals,
     /// The kernel has accepted the table as it is. It never looks up what it has rejected.
     is_accepted: bool,
 }
@@ -59,7 +60,7 @@ impl PolicyTable {
             labels: Arc::default(),
             numbers: ProfileNumbers::default(),
             peers: Peers::default(),
-            retired: Vec::new(),
+            pending: PendingRemovals::default(),
             is_accepted: false,
         };
         this.put_inet_objects();
@@ -131,17 +132,11 @@ impl PolicyTable {
     /// of what packets may still look up is left to the next call of it.
     pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
         let was_accepted = std::mem::take(&mut self.is_accepted);
-        self.remove_retired();
+        self.remove_pending();
         let mut edits = TableEdits::default();
         let identities = self.peers.apply(changes, &mut edits);
-        for edit in changes.named_ports.iter().flat_map(named_port_edits) {
-            match edit {
-                // Chains of classes that are retired match it.
-                SetEdit::Remove(_) => edits.removed_last.push(TableEdit::Set(edit)),
-                edit => edits.set(edit),
-            }
-        }
-        changes.rules.iter().for_each(|change| self.count_denials(change, &mut edits));
+        changes.named_ports.iter().flat_map(named_port_edits).for_each(|edit| self.edit_set(edit));
+        changes.rules.iter().for_each(|change| self.count_denials(change));
         changes.profiles_added.iter().for_each(|profile| self.add_profile(profile));
         for change in &changes.addresses {
             let edits = pod_elements(change, &self.numbers, &self.options);
@@ -151,33 +146,33 @@ impl PolicyTable {
         let changed = Layouts::changed(changes, compiled);
         let context = LayoutContext { peers: &self.peers, compiled, options: &self.options };
         self.layouts.apply(&changed, &changes.profiles_removed, &identities, &context, &mut edits);
-        let TableEdits { edits, retired, removed_last } = edits;
-        edits.into_iter().for_each(|edit| self.edit(edit));
-        let sets = self.group_sets.take_changes(&self.peers, &identities);
-        sets.edits.into_iter().for_each(|edit| self.edit(edit));
-        self.retired = [retired, sets.retired, removed_last].into_iter().flatten().collect();
+        self.edit_all(edits);
+        // After all chains, which use the sets.
+        let edits = self.group_sets.take_changes(&self.peers, &identities);
+        self.edit_all(edits);
         if !was_accepted {
-            self.remove_retired();
+            self.remove_pending();
         }
     }
 
-    /// Records that the kernel has accepted the table, and removes identities and classes of peers that are not used any
-    /// longer. A packet that has looked up such an identity, just before a transaction removed it from the map of addresses,
-    /// must still be found in its groups, so their removal is a transaction of its own. Returns true if it is needed.
+    /// Records that the kernel has accepted the table, and removes what is not used any longer ([`PendingRemovals`]). Returns
+    /// true if that must be written.
     pub fn accepted(&mut self) -> bool {
         self.is_accepted = true;
-        self.remove_retired()
+        self.remove_pending()
     }
 
-    fn remove_retired(&mut self) -> bool {
-        let retired = std::mem::take(&mut self.retired);
-        let any = !retired.is_empty();
-        retired.into_iter().for_each(|edit| self.edit(edit));
+    fn remove_pending(&mut self) -> bool {
+        let (counters, any) = std::mem::take(&mut self.pending).apply(&mut self.table);
+        if counters.iter().any(|name| self.labels.contains_key(name)) {
+            let labels = Arc::make_mut(&mut self.labels);
+            counters.iter().for_each(|name| drop(labels.remove(name)));
+        }
         any
     }
 
     /// Adds or removes the counter of a ClusterNetworkPolicy's denials.
-    fn count_denials(&mut self, change: &RulesChange, edits: &mut TableEdits) {
+    fn count_denials(&mut self, change: &RulesChange) {
         let id = &change.id;
         if let PolicyId::Network(_) = id.policy {
             return;
@@ -185,7 +180,7 @@ impl PolicyTable {
         let labels = DropLabels { direction: id.direction.as_str(), policy: id.policy.to_string() };
         match &change.after {
             Some(_) => self.put_counter(&id.name(), &id.describe(), labels),
-            None => edits.removed_last.push(TableEdit::RemoveCounter(id.name().into())),
+            None => self.pending.add_counter(id.name().into()),
         }
     }
 
@@ -209,20 +204,22 @@ impl PolicyTable {
     fn remove_profile(&mut self, profile: &Profile) {
         if let Some(number) = self.numbers.remove(profile) {
             for map in [profiles(profile.direction), NODE_PROFILES] {
-                let key = Key::new().number(number);
-                self.edit_element(ElementEdit { set: map.into(), key, element: None });
+                self.pending.add_element(map.into(), Key::new().number(number));
             }
         }
-        self.remove_counter(&profile.name());
+        self.pending.add_counter(profile.name().into());
     }
 
-    fn edit(&mut self, edit: TableEdit) {
-        match edit {
-            TableEdit::PutChain(chain) => self.put_chain_with_sets(chain),
-            TableEdit::RemoveChain(name) => self.remove_chain_with_sets(&name),
-            TableEdit::RemoveCounter(name) => self.remove_counter(&name),
-            TableEdit::Set(edit) => self.edit_set(edit),
+    fn edit_all(&mut self, edits: TableEdits) {
+        let TableEdits { edits, retired } = edits;
+        for edit in edits {
+            match edit {
+                TableEdit::PutChain(chain) => self.put_chain_with_sets(chain),
+                TableEdit::RemoveChain(name) => self.remove_chain_with_sets(&name),
+                TableEdit::Set(edit) => self.edit_set(edit),
+            }
         }
+        retired.into_iter().for_each(|(set, key)| self.pending.add_element(set, key));
     }
 
     fn put_inet_objects(&mut self) {
@@ -252,34 +249,31 @@ impl PolicyTable {
         let ChainWithSets { name, chain, sets, groups } = rendered;
         self.group_sets.assign(&name, groups);
         self.shared_sets.assign(&name, sets).into_iter().for_each(|edit| self.edit_set(edit));
+        self.pending.keep_chain(&name);
         self.table.put_chain(&name, chain);
     }
 
-    fn remove_chain_with_sets(&mut self, name: &str) {
-        let chain: Arc<str> = name.into();
-        self.group_sets.assign(&chain, BTreeMap::new());
-        let edits = self.shared_sets.assign(&chain, BTreeMap::new());
+    fn remove_chain_with_sets(&mut self, name: &Arc<str>) {
+        self.group_sets.assign(name, BTreeMap::new());
+        let edits = self.shared_sets.assign(name, BTreeMap::new());
         edits.into_iter().for_each(|edit| self.edit_set(edit));
-        self.table.remove_chain(name);
+        self.pending.add_chain(Arc::clone(name));
     }
 
     fn put_counter(&mut self, name: &str, comment: &str, labels: DropLabels) {
         let name: Arc<str> = name.into();
+        self.pending.keep_counter(&name);
         self.table.put_counter(&name, Some(comment));
         Arc::make_mut(&mut self.labels).insert(name, labels);
     }
 
-    fn remove_counter(&mut self, name: &str) {
-        self.table.remove_counter(name);
-        if self.labels.contains_key(name) {
-            Arc::make_mut(&mut self.labels).remove(name);
-        }
-    }
-
     fn edit_set(&mut self, edit: SetEdit) {
         match edit {
-            SetEdit::Put(name, set) => self.table.put_set(&name, set),
-            SetEdit::Remove(name) => self.table.remove_set(&name),
+            SetEdit::Put(name, set) => {
+                self.pending.keep_set(&name);
+                self.table.put_set(&name, set);
+            }
+            SetEdit::Remove(name) => self.pending.add_set(name),
             SetEdit::Element(edit) => self.edit_element(edit),
         }
     }

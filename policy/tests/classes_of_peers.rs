@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use portcullis_cluster::{Kind, Name};
+use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
 use portcullis_policy::table::{EvaluationCounts, PolicyOptions, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
@@ -140,4 +141,29 @@ fn one_more_block_is_the_difference() {
             assert_eq!(changed, expected, "{count} blocks");
         }
     }
+}
+
+#[test]
+fn number_of_lookups_does_not_depend_on_the_number_of_policies() {
+    let lookups = |policies: u32| {
+        let mut node = Node::new();
+        for n in 0..policies {
+            node.policy(
+                &format!("p{n}"),
+                json!({"podSelector": {"matchLabels": {"client": format!("c{n}")}}}),
+            );
+            node.pod(&format!("c{n}"), "n2", &address(n + 1), json!({"client": format!("c{n}")}));
+        }
+        node.update();
+        let trace = |from: &str| {
+            let packet = Packet::new(from.parse().unwrap(), "10.1.0.1".parse().unwrap(), 6, 80);
+            let trace = node.table.table().desired().trace(Hook::Postrouting, &packet, &mut |_| 0);
+            (trace.fate, trace.lookups)
+        };
+        [trace(&address(policies)), trace("10.9.0.1")]
+    };
+    let few = lookups(20);
+    assert_eq!(few, lookups(300));
+    assert_eq!([&few[0].0, &few[1].0], [&Fate::Accepted, &Fate::Dropped]);
+    assert!(few.iter().all(|(_, lookups)| *lookups <= 12), "{few:?}");
 }

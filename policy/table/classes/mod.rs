@@ -10,6 +10,8 @@
 
 mod chains;
 mod decisions;
+mod dispatch_key;
+mod dispatch_rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,84 +19,20 @@ use std::sync::Arc;
 use portcullis_netlink::nf_tables::{Chain, DataType, Element, Key, Rule, Set, SetSpec, Verdict};
 use sha2::{Digest, Sha256};
 
-use self::chains::{ClassChains, MatchedRule};
+use self::chains::ClassChains;
+use self::dispatch_rules::DispatchRules;
 use super::edit::{ChainWithSets, ElementEdit, SetEdit, TableEdit, TableEdits};
 use super::layouts::LayoutContext;
 use super::numbers::{Numbered, Numbers};
 use super::options::PolicyOptions;
-use super::peers::{GroupIndex, IdentityChanges, Peers};
+use super::peers::{GroupIndex, IdentityChanges};
 use super::priority::PRIORITY;
-use crate::compile::{CompiledPolicies, PolicyTier, Profile, RulePorts, RulesId};
 
-/// A profile whose evaluation rule by rule takes more steps than this is evaluated by classes.
-const STEPS: usize = 8;
+pub(super) use self::dispatch_key::{DispatchKey, has_classes};
 
 /// A profile with more classes than this is evaluated rule by rule. Each class is a chain, and labels and policies that tenants
 /// create can multiply classes.
 pub(super) const MAX_CLASSES: usize = 1024;
-
-/// Returns true if a chain evaluates by classes.
-pub(super) fn has_classes(key: &DispatchKey, compiled: &CompiledPolicies) -> bool {
-    let mut steps = 0;
-    for (_, id) in key.rules() {
-        // A jump to the policy, then each combination of peers and ports.
-        steps += 1;
-        for rule in compiled.rules_of(&id) {
-            let peers = usize::from(rule.peers.pods.is_some()) + usize::from(!rule.peers.blocks.is_empty());
-            let ports = match &rule.ports {
-                RulePorts::Any => 1,
-                RulePorts::Listed { numeric, named } => {
-                    let protocols = [&numeric.tcp, &numeric.udp, &numeric.sctp];
-                    protocols.into_iter().filter(|ports| !ports.is_empty()).count() + 2 * named.len()
-                }
-            };
-            steps += peers.max(1) * ports;
-        }
-        if steps > STEPS {
-            return true;
-        }
-    }
-    false
-}
-
-/// A chain that evaluates a profile by classes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DispatchKey {
-    pub(super) profile: Arc<Profile>,
-    /// For connections to the pods' own node, which no NetworkPolicy restricts.
-    pub(super) to_node: bool,
-}
-
-impl DispatchKey {
-    /// Returns the dispatches that a profile may have: for all connections, and for those to the node.
-    pub(super) fn of(profile: &Arc<Profile>) -> [Self; 2] {
-        [false, true].map(|to_node| DispatchKey { profile: Arc::clone(profile), to_node })
-    }
-
-    /// Returns the name of the chain, and of the map of identities to classes.
-    pub(super) fn name(&self) -> String {
-        let kind = if self.to_node { "node-dispatch" } else { "dispatch" };
-        format!("{kind}-{}", self.profile.name())
-    }
-
-    /// Returns the name of the map of numbers of classes to verdicts.
-    pub(super) fn verdicts(&self) -> String {
-        let kind = if self.to_node { "node-classes" } else { "classes" };
-        format!("{kind}-{}", self.profile.name())
-    }
-
-    /// Returns the rules in the order of evaluation.
-    fn rules(&self) -> impl Iterator<Item = (PolicyTier, RulesId)> {
-        let tiers = [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline];
-        let tiers = tiers.into_iter().filter(|tier| !self.to_node || *tier != PolicyTier::Network);
-        tiers.flat_map(move |tier| {
-            let policies = self.profile.tier(tier).iter();
-            policies.map(move |policy| {
-                (tier, RulesId { policy: policy.clone(), direction: self.profile.direction })
-            })
-        })
-    }
-}
 
 /// All classes.
 #[derive(Debug)]
@@ -306,13 +244,13 @@ impl Classes {
             }
             let Some(UsedClass { number, parts, .. }) = self.chains.remove(&class) else { continue };
             self.numbers.release(number);
-            edits.retired.push(TableEdit::RemoveChain(class));
+            edits.edits.push(TableEdit::RemoveChain(class));
             for part in parts {
                 if let Some(count) = self.parts.get_mut(&part) {
                     *count -= 1;
                     if *count == 0 {
                         self.parts.remove(&part);
-                        edits.retired.push(TableEdit::RemoveChain(part));
+                        edits.edits.push(TableEdit::RemoveChain(part));
                     }
                 }
             }
@@ -395,68 +333,4 @@ fn removal(map: &Arc<str>, number: u32) -> ElementEdit {
 fn common(a: &[GroupIndex], b: &[GroupIndex]) -> Vec<GroupIndex> {
     let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
     few.iter().copied().filter(|group| many.binary_search(group).is_ok()).collect()
-}
-
-/// The rules of a dispatch, with the groups that each matches.
-struct DispatchRules<'a> {
-    key: &'a DispatchKey,
-    ids: Vec<(PolicyTier, RulesId)>,
-    compiled: &'a CompiledPolicies,
-    /// For each rule: position in `ids`, index in the policy's rules, and the families that it matches whatever the peer.
-    rules: Vec<(usize, usize, [bool; 2])>,
-    /// Positions in `rules` by group.
-    by_group: HashMap<GroupIndex, Vec<usize>>,
-    /// Positions of rules that match any peer of a family.
-    any: Vec<usize>,
-}
-
-impl<'a> DispatchRules<'a> {
-    fn new(key: &'a DispatchKey, peers: &Peers, compiled: &'a CompiledPolicies) -> Self {
-        let mut this = DispatchRules {
-            key,
-            ids: Vec::new(),
-            compiled,
-            rules: Vec::new(),
-            by_group: HashMap::new(),
-            any: Vec::new(),
-        };
-        for (tier, id) in key.rules() {
-            for (index, rule) in compiled.rules_of(&id).iter().enumerate() {
-                let groups = peers.groups_of_rule(&id, rule);
-                let blocks = &rule.peers.blocks;
-                let whole = [blocks.is_whole_v4(), blocks.is_whole_v6()].map(|whole| whole || rule.peers.any);
-                let at = this.rules.len();
-                groups.iter().for_each(|group| this.by_group.entry(*group).or_default().push(at));
-                if whole.contains(&true) {
-                    this.any.push(at);
-                }
-                this.rules.push((this.ids.len(), index, whole));
-            }
-            this.ids.push((tier, id));
-        }
-        this
-    }
-
-    /// Returns the groups that rules match, sorted.
-    fn groups(&self) -> Vec<GroupIndex> {
-        let mut groups: Vec<GroupIndex> = self.by_group.keys().copied().collect();
-        groups.sort_unstable();
-        groups
-    }
-
-    /// Renders the class of peers in these groups.
-    fn render(&self, groups: &[GroupIndex], options: &PolicyOptions) -> ClassChains {
-        let of_groups = groups.iter().filter_map(|group| self.by_group.get(group)).flatten();
-        // Those of the groups match in both families.
-        let of_groups: BTreeSet<usize> = of_groups.copied().collect();
-        let all: BTreeSet<usize> = of_groups.iter().chain(&self.any).copied().collect();
-        let matched = all.into_iter().map(|at| {
-            let (id, index, whole) = self.rules[at];
-            let (tier, id) = &self.ids[id];
-            let families = if of_groups.contains(&at) { [true; 2] } else { whole };
-            MatchedRule { tier: *tier, id, rule: &self.compiled.rules_of(id)[index], families }
-        });
-        let matched: Vec<MatchedRule<'_>> = matched.collect();
-        ClassChains::render(self.key.profile.direction, &matched, options)
-    }
 }
