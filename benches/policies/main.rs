@@ -19,7 +19,9 @@ mod process;
 mod bare;
 mod cluster_state;
 mod figures;
+mod follower;
 mod in_process;
+mod large;
 mod packets;
 mod table;
 mod through_daemon;
@@ -27,7 +29,7 @@ mod through_daemon;
 use std::time::Duration;
 
 use clap::Parser;
-use packets::Level;
+use packets::Variant;
 use portcullis_machines::qemu;
 
 /// Time limit for a run in QEMU.
@@ -37,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 #[derive(Parser)]
 struct Arguments {
     /// Parts to measure
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Sync, Part::Growth, Part::Daemon, Part::Packets])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Sync, Part::Growth, Part::Large, Part::Daemon, Part::Packets])]
     parts: Vec<Part>,
 
     /// Number of pods in the cluster
@@ -57,8 +59,12 @@ struct Arguments {
     changes: usize,
 
     /// Numbers of policies that select the server pod
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 10, 100])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 10, 100, 1_000])]
     policies: Vec<usize>,
+
+    /// Numbers of policies that are measured as linear chains of iptables, too
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
+    linear: Vec<usize>,
 
     /// Measure syncs in QEMU, on the oldest supported kernel; about 15 times slower
     #[arg(long)]
@@ -75,6 +81,8 @@ enum Part {
     Sync,
     /// Start of a pod in clusters of several sizes
     Growth,
+    /// Policies with thousands of rules or address blocks, in this process
+    Large,
     /// Daemon with an API server
     Daemon,
     /// Packet rates between pods
@@ -91,7 +99,7 @@ fn in_qemu(pods: usize, repeats: usize, changes: usize) {
 }
 
 fn main() {
-    let Arguments { parts, pods, growth, repeats, changes, policies, qemu, .. } = Arguments::parse();
+    let Arguments { parts, pods, growth, repeats, changes, policies, linear, qemu, .. } = Arguments::parse();
     let (repeats, changes) = (repeats.max(1), changes.max(1));
     if qemu {
         return in_qemu(pods, repeats, changes);
@@ -114,14 +122,18 @@ fn main() {
                     growth.iter().map(|&pods| (pods, in_process::pod_start(pods, changes))).collect();
                 print!("{}", table::Growth(&starts));
             }
+            Part::Large => {
+                print!("{}", table::Large { pods, changes: &large::measure(pods, changes.min(20)) });
+            }
             Part::Daemon => {
                 print!("{}", table::Daemon(&through_daemon::measure(pods, changes.min(50), repeats)));
+                print!("{}", table::DaemonBlocks(&through_daemon::measure_blocks(pods, repeats)));
             }
             Part::Packets => {
-                let counts = policies.iter().map(|&count| Level::Policies(count));
-                let levels: Vec<Level> = std::iter::once(Level::NoTable).chain(counts).collect();
-                let rows = packets::measure(&levels, repeats);
-                print!("{}", table::Packets { levels: &levels, rows: &rows });
+                let ours = policies.iter().map(|&count| Variant::Policies(count));
+                let linear = linear.iter().map(|&count| Variant::LinearChains(count));
+                let variants: Vec<Variant> = ours.chain([Variant::OneLookup]).chain(linear).collect();
+                print!("{}", table::Packets(&packets::measure(&variants, repeats)));
             }
         }
     }

@@ -15,6 +15,7 @@ use super::bare::{self, Bare};
 use super::cluster_state::{self, NAMESPACES};
 use super::daemon::{Daemon, Launch};
 use super::figures::{Samples, Times};
+use super::large;
 use super::namespace::{Namespace, SETTLE};
 
 /// The daemon's metric of the duration of policy syncs.
@@ -78,6 +79,41 @@ fn memory_without(pods: usize, folder: &TempDir) -> f64 {
     let (daemon, _) = Daemon::start(&namespace, &server, launch, folder.path());
     thread::sleep(SETTLE);
     daemon.memory().peak_resident
+}
+
+/// Measurements of the daemon with a policy of 19,900 address blocks, to which one is added.
+pub(crate) struct MeasuredBlocks {
+    /// Latency from the change at the server to the kernel's notification.
+    pub(crate) latency: Times,
+    /// CPU time of the daemon for each change.
+    pub(crate) processor: Times,
+    /// Resident memory before the changes, at its peak during them, and after them, in MB.
+    pub(crate) memory: [f64; 3],
+}
+
+/// Measures the daemon in a cluster with this number of pods and a policy of 19,900 address blocks.
+pub(crate) fn measure_blocks(pods: usize, rounds: usize) -> MeasuredBlocks {
+    let folder = TempDir::new().expect("a temporary folder");
+    let namespace = Namespace::new();
+    let server = cluster_state::server(pods, &namespace);
+    server.apply(large::policy_with_blocks(0));
+    let launch = Launch { mode: "iptables", path: None, more: &["--network-policy"] };
+    let (mut daemon, _) = Daemon::start(&namespace, &server, launch, folder.path());
+    daemon.wait_until(PAUSE, |metrics| metrics.sum(SYNC, "_count") >= 1.0);
+    thread::sleep(SETTLE);
+    daemon.reset_peak_memory();
+    let before = daemon.memory().resident;
+    let kernel = Kernel::watch(&namespace);
+    let (mut latency, mut processor) = (Times::default(), Times::default());
+    for round in 0..2 * rounds {
+        let used = daemon.processor_time();
+        let policy = large::policy_with_blocks((round + 1) % 2);
+        latency.push(kernel.change_latency(&server, |server| _ = server.apply(policy)));
+        thread::sleep(SETTLE);
+        processor.push(daemon.processor_time().since(used).own);
+    }
+    let memory = daemon.memory();
+    MeasuredBlocks { latency, processor, memory: [before, memory.peak_resident, memory.resident] }
 }
 
 /// The NetworkPolicy table in a namespace, and notifications of changes.

@@ -145,6 +145,13 @@ impl<'a> Daemon<'a> {
         process::memory(self.child.id())
     }
 
+    /// Makes the peak of its resident memory start at the present value.
+    #[allow(dead_code, reason = "only the policies benchmark measures peaks")]
+    pub(crate) fn reset_peak_memory(&self) {
+        let path = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
     /// Waits until its metrics meet a condition.
     pub(crate) fn wait_until(
         &mut self,

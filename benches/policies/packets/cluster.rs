@@ -30,6 +30,21 @@ pub(super) fn pods() -> ClusterObjects {
     [pod("server", "node-1"), pod("near", "node-1"), pod("far", "node-2")].into_iter().collect()
 }
 
+/// Returns the address of a pod on another node.
+pub(super) fn other_address(n: usize) -> String {
+    format!("10.99.{}.{}", n / 250, n % 250 + 1)
+}
+
+/// Returns the pods on other nodes that the first rule of a policy allows.
+pub(super) fn others_of_policy(n: usize) -> impl Iterator<Item = usize> {
+    (n % APPS..OTHERS).step_by(APPS)
+}
+
+/// Returns the exception of the address block in a policy.
+pub(super) fn except(n: usize) -> String {
+    format!("192.0.2.{}/32", n % 256)
+}
+
 /// Returns the pods on other nodes.
 pub(super) fn others() -> impl Iterator<Item = Value> {
     (0..OTHERS).map(|n| {
@@ -37,7 +52,7 @@ pub(super) fn others() -> impl Iterator<Item = Value> {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": format!("other-{n}"), "namespace": "default", "labels": {"app": format!("other-{}", n % APPS)}},
             "spec": {"nodeName": "node-9", "containers": []},
-            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.99.{}.{}", n / 250, n % 250 + 1)}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": other_address(n)}]},
         })
     })
 }
@@ -49,7 +64,7 @@ pub(super) fn policies(count: usize) -> impl Iterator<Item = Value> {
         let mut rules = vec![
             json!({"from": [{"podSelector": {"matchLabels": {"app": format!("other-{}", n % APPS)}}}]}),
             json!({
-                "from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": [format!("192.0.2.{n}/32")]}}],
+                "from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": [except(n)]}}],
                 "ports": [{"port": 80}],
             }),
             json!({

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const FIRST_SOURCE_PORT: u16 = 20_000;
 /// Payload of a datagram in bytes.
 const PAYLOAD: usize = 64;
 
-/// Number of short measurements of a packet's time, and of packets in each; all of them fit into the receive buffer.
+/// Number of short measurements of the time of a packet, and of packets in each; all of them fit into the receive buffer.
 const MEASUREMENTS: usize = 1_000;
 const PACKETS: u32 = 50;
 
@@ -43,10 +43,14 @@ pub(crate) struct TrafficPath {
 /// Result of opening and closing TCP connections one after another.
 pub(crate) struct Connections {
     /// Connections per second.
+    #[allow(dead_code, reason = "only the Services benchmark shows it")]
     pub(crate) rate: f64,
     /// Median time from a connection's first packet to its reply.
-    #[allow(dead_code, reason = "the policies benchmark counts")]
+    #[allow(dead_code, reason = "only the Services benchmark shows it")]
     pub(crate) latency: Duration,
+    /// Time of a connection without other load on the machine: a low quantile, as other load only adds to it.
+    #[allow(dead_code, reason = "only the policies benchmark shows it")]
+    pub(crate) time: Duration,
 }
 
 impl TrafficPath {
@@ -61,54 +65,40 @@ impl TrafficPath {
                 }
             });
             let connect = || -> io::Result<Connections> {
-                let (started, mut latencies) = (Instant::now(), Vec::new());
+                let (started, mut latencies, mut times) = (Instant::now(), Vec::new(), Vec::new());
                 while started.elapsed() < TIME {
                     let started_connect = Instant::now();
                     let stream = TcpStream::connect(self.to)?;
                     latencies.push(started_connect.elapsed());
                     reset_on_close(&stream)?;
+                    drop(stream);
+                    times.push(started_connect.elapsed());
                 }
                 let rate = latencies.len() as f64 / started.elapsed().as_secs_f64();
                 latencies.sort();
                 let latency = latencies[latencies.len() / 2];
+                let time = low_quantile(times);
                 done.store(true, Ordering::Relaxed);
                 // The last connection wakes the listener.
-                TcpStream::connect(self.to).map(|_| Connections { rate, latency })
+                TcpStream::connect(self.to).map(|_| Connections { rate, latency, time })
             };
             inside(&self.client, connect)
         })
     }
 
-    /// Returns the packets per second received of a flow with one reply.
-    #[allow(dead_code, reason = "only the policies benchmark counts packets")]
-    pub(crate) fn established(&self) -> f64 {
-        let server = self.receiver();
-        let client = self.established_flow(&server);
-        count(&server, || {
-            let started = Instant::now();
-            while started.elapsed() < TIME {
-                for _ in 0..64 {
-                    client.send(&[0; PAYLOAD]).expect("the server is reachable");
-                }
-            }
-        })
-    }
-
     /// Returns the time to send a packet of a flow with one reply, in which the kernel also takes it to the receiver. Other load
     /// only adds to it, so it is a low quantile of many short measurements.
-    #[allow(dead_code, reason = "only the Services benchmark measures it")]
     pub(crate) fn packet_time(&self) -> Duration {
         let server = self.receiver();
         let client = self.established_flow(&server);
-        let mut times: Vec<Duration> = (0..MEASUREMENTS)
+        let times = (0..MEASUREMENTS)
             .map(|_| {
                 let started = Instant::now();
                 (0..PACKETS).for_each(|_| _ = client.send(&[0; PAYLOAD]).expect("the server is reachable"));
                 started.elapsed() / PACKETS
             })
             .collect();
-        times.sort();
-        times[times.len() / 20]
+        low_quantile(times)
     }
 
     /// Returns the client's socket of a flow with one reply.
@@ -124,8 +114,10 @@ impl TrafficPath {
         })
     }
 
-    /// Returns the first packets of new flows received per second; there are no replies.
-    pub(crate) fn flows(&self) -> f64 {
+    /// Returns the time to send the first packet of a flow, in which the kernel also takes it to the receiver; a low quantile,
+    /// as [`TrafficPath::packet_time`].
+    #[allow(dead_code, reason = "only the policies benchmark measures it")]
+    pub(crate) fn first_packet_time(&self) -> Duration {
         let server = self.receiver();
         let raw = inside(&self.client, raw_socket);
         let to = libc::sockaddr_in {
@@ -134,19 +126,28 @@ impl TrafficPath {
             sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(self.to.ip().octets()) },
             sin_zero: [0; 8],
         };
-        count(&server, || {
-            let mut packet = self.packet();
-            for source_port in FIRST_SOURCE_PORT..FIRST_SOURCE_PORT + FLOWS {
-                packet[20..22].copy_from_slice(&source_port.to_be_bytes());
-                let length = size_of_val(&to) as libc::socklen_t;
-                // SAFETY: both pointers are to live values, and the lengths are theirs.
-                let sent = unsafe {
-                    let address = (&raw const to).cast();
-                    libc::sendto(raw.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, address, length)
-                };
-                assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
-            }
-        })
+        let mut packet = self.packet();
+        let mut send = |source_port: u16| {
+            packet[20..22].copy_from_slice(&source_port.to_be_bytes());
+            let length = size_of_val(&to) as libc::socklen_t;
+            // SAFETY: both pointers are to live values, and the lengths are theirs.
+            let sent = unsafe {
+                let address = (&raw const to).cast();
+                libc::sendto(raw.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, address, length)
+            };
+            assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
+        };
+        let ports: Vec<u16> = (FIRST_SOURCE_PORT..FIRST_SOURCE_PORT + FLOWS).collect();
+        let time_of = |ports: &[u16]| {
+            let started = Instant::now();
+            ports.iter().for_each(|port| send(*port));
+            started.elapsed() / PACKETS
+        };
+        let time = low_quantile(ports.chunks_exact(PACKETS as usize).map(time_of).collect());
+        server.set_nonblocking(true).expect("it is a socket");
+        let received = std::iter::from_fn(|| server.recv(&mut [0; PAYLOAD]).ok()).count();
+        assert!(received >= usize::from(FLOWS) / 2, "only {received} of {FLOWS} packets arrived");
+        time
     }
 
     fn receiver(&self) -> UdpSocket {
@@ -170,29 +171,10 @@ impl TrafficPath {
     }
 }
 
-/// Returns the packets received per second while `send` runs.
-fn count(server: &UdpSocket, send: impl FnOnce()) -> f64 {
-    let (received, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut buffer = [0; PAYLOAD];
-            loop {
-                match server.recv(&mut buffer) {
-                    Ok(_) => _ = received.fetch_add(1, Ordering::Relaxed),
-                    Err(_) if done.load(Ordering::Relaxed) => return,
-                    Err(_) => {}
-                }
-            }
-        });
-        let started = Instant::now();
-        send();
-        let took = started.elapsed();
-        done.store(true, Ordering::Relaxed);
-        took
-    })
-    .as_secs_f64()
-    .recip()
-        * received.load(Ordering::Relaxed) as f64
+/// Returns the time that a twentieth of the measurements does not exceed.
+fn low_quantile(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 20]
 }
 
 fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -> T {
