@@ -45,6 +45,7 @@ mod mode_changes;
 mod non_root;
 mod observe;
 mod options;
+mod probe_in_qemu;
 mod restart;
 mod same_port;
 mod scenarios;
