@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::node::Netns;
+use super::process;
 
 /// Duration of a sample: short, so that those that are compared alternate quickly while other programs use the machine.
 const TIME: Duration = Duration::from_millis(200);
@@ -23,14 +24,20 @@ pub(crate) struct Pair<'a> {
 #[derive(Clone, Default)]
 pub(crate) struct Samples {
     connections: Vec<f64>,
+    connection_cost: Vec<f64>,
     bytes: Vec<f64>,
+    byte_cost: Vec<f64>,
 }
 
 impl Samples {
     /// Takes a sample of each kind.
     pub(crate) fn add(&mut self, pair: &Pair<'_>) {
-        self.connections.push(pair.connections());
-        self.bytes.push(pair.bytes());
+        let (rate, cost) = measured(|| pair.connections());
+        self.connections.push(rate);
+        self.connection_cost.push(cost);
+        let (rate, cost) = measured(|| pair.bytes());
+        self.bytes.push(rate);
+        self.byte_cost.push(cost);
     }
 
     /// Returns the median number of connections per second.
@@ -38,10 +45,27 @@ impl Samples {
         median(&mut self.connections)
     }
 
+    /// Returns the median processor time of a connection on both sides, in µs.
+    pub(crate) fn connection_cost(&mut self) -> f64 {
+        median(&mut self.connection_cost) * 1e6
+    }
+
+    /// Returns the median processor time of a megabyte on both sides, in µs.
+    pub(crate) fn megabyte_cost(&mut self) -> f64 {
+        median(&mut self.byte_cost) * 1e12
+    }
+
     /// Returns the median number of Gbit per second.
     pub(crate) fn gbits(&mut self) -> f64 {
         median(&mut self.bytes) * 8.0 / 1e9
     }
+}
+
+/// Returns the rate that `load` measures, and the processor time of each unit in seconds.
+fn measured(load: impl FnOnce() -> f64) -> (f64, f64) {
+    let before = process::own_time();
+    let rate = load();
+    (rate, (process::own_time() - before).as_secs_f64() / (rate * TIME.as_secs_f64()))
 }
 
 pub(crate) fn median(samples: &mut [f64]) -> f64 {
