@@ -8,7 +8,7 @@ use portcullis_netlink::nf_tables::{Chain, Element, Key, Set};
 use super::group_sets::UsedGroups;
 
 /// A chain, with the shared sets and the groups of peers that its rules match.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChainWithSets {
     pub(super) name: Arc<str>,
     pub(super) chain: Chain,

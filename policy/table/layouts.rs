@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::classes::{Classes, DispatchKey, MAX_CLASSES, has_classes};
+use super::classes::{Classes, DispatchKey, has_classes};
 use super::edit::{ChainWithSets, TableEdit, TableEdits};
 use super::options::PolicyOptions;
 use super::peers::{IdentityChanges, Peers};
@@ -97,7 +97,7 @@ impl Layouts {
         self.classes.change_identities(identities, context, edits);
         // The number of classes depends on the identities, too.
         let is_beyond = |profile: &Arc<Profile>| {
-            DispatchKey::of(profile).iter().any(|key| self.classes.count(key) > MAX_CLASSES)
+            DispatchKey::of(profile).iter().any(|key| self.classes.exceeds_limit(key))
         };
         let beyond = |(profile, layout): (&Arc<Profile>, &Layout)| {
             let may_end = layout.exceeds_limit && !identities.deleted.is_empty();
@@ -131,23 +131,18 @@ impl Layouts {
             node_by_classes: has_node_chain(profile) && has_classes(&to_node, context.compiled),
             exceeds_limit: false,
         };
-        let has_too_many = |key, is_used| is_used && Classes::exceeds_limit(key, context);
+        let mut has_too_many = |key, is_used: bool| is_used && !self.classes.put(key, context, edits);
         if has_too_many(&all, layout.by_classes) || has_too_many(&to_node, layout.node_by_classes) {
             layout = Layout { exceeds_limit: true, ..Layout::default() };
         }
         let before = self.layouts.insert(Arc::clone(profile), layout);
         self.count(profile, Some(layout), true);
         self.count(profile, before, false);
-        let before = before.unwrap_or_default();
-        for (key, now, before) in [
-            (all, layout.by_classes, before.by_classes),
-            (to_node, layout.node_by_classes, before.node_by_classes),
-        ] {
-            if now {
-                self.classes.put(&key, context, edits);
-            } else if before {
-                self.classes.remove(&key, edits);
-            }
+        if !layout.by_classes {
+            self.classes.remove(&all, edits);
+        }
+        if !layout.node_by_classes {
+            self.classes.remove(&to_node, edits);
         }
         for (name, chain) in profile_chains(profile, layout, context.options) {
             edits.edits.push(TableEdit::PutChain(ChainWithSets::without_sets(name, chain)));

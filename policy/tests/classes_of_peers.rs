@@ -41,11 +41,11 @@ impl Node {
             "status": {"podIPs": [{"ip": address}]}}));
     }
 
-    /// Adds a policy that allows these peers to port 80 of the server.
-    fn policy(&mut self, name: &str, peer: Value) {
+    /// Adds a policy that allows these peers to a port of the server.
+    fn policy(&mut self, name: &str, peer: Value, port: u16) {
         self.cluster.apply(&json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"namespace": "x", "name": name}, "spec": {"podSelector": {"matchLabels": {"app": "server"}},
-            "ingress": [{"from": [peer], "ports": [{"port": 80}]}]}}));
+            "ingress": [{"from": [peer], "ports": [{"port": port}]}]}}));
     }
 
     /// Updates the table and returns the number of new elements.
@@ -85,10 +85,8 @@ fn address(n: u32) -> String {
 fn profile_with_too_many_classes_is_evaluated_rule_by_rule() {
     let mut node = Node::new();
     for bit in 0..11 {
-        node.policy(
-            &format!("p{bit}"),
-            json!({"podSelector": {"matchLabels": {format!("bit-{bit}"): "yes"}}}),
-        );
+        let peer = json!({"podSelector": {"matchLabels": {format!("bit-{bit}"): "yes"}}});
+        node.policy(&format!("p{bit}"), peer, 80 + 2 * bit);
     }
     (1..1000).for_each(|n| node.pod(&format!("c{n}"), "n2", &address(n), bits(n)));
     node.update();
@@ -111,7 +109,7 @@ fn pod_in_known_groups_is_one_element() {
         let mut node = Node::new();
         for n in 0..policies {
             let labels = json!({"app": "client", format!("of-{n}"): "all"});
-            node.policy(&format!("p{n}"), json!({"podSelector": {"matchLabels": labels}}));
+            node.policy(&format!("p{n}"), json!({"podSelector": {"matchLabels": labels}}), 80);
         }
         let labels: Vec<(String, Value)> = (0..policies).map(|n| (format!("of-{n}"), json!("all"))).collect();
         let mut labels = Value::Object(labels.into_iter().collect());
@@ -148,10 +146,8 @@ fn number_of_lookups_does_not_depend_on_the_number_of_policies() {
     let lookups = |policies: u32| {
         let mut node = Node::new();
         for n in 0..policies {
-            node.policy(
-                &format!("p{n}"),
-                json!({"podSelector": {"matchLabels": {"client": format!("c{n}")}}}),
-            );
+            let peer = json!({"podSelector": {"matchLabels": {"client": format!("c{n}")}}});
+            node.policy(&format!("p{n}"), peer, 80);
             node.pod(&format!("c{n}"), "n2", &address(n + 1), json!({"client": format!("c{n}")}));
         }
         node.update();
@@ -166,4 +162,22 @@ fn number_of_lookups_does_not_depend_on_the_number_of_policies() {
     assert_eq!(few, lookups(300));
     assert_eq!([&few[0].0, &few[1].0], [&Fate::Accepted, &Fate::Dropped]);
     assert!(few.iter().all(|(_, lookups)| *lookups <= 12), "{few:?}");
+}
+
+#[test]
+fn changed_rule_keeps_the_classes_of_identities() {
+    let mut node = Node::new();
+    for n in 0..50 {
+        node.policy(
+            &format!("p{n}"),
+            json!({"podSelector": {"matchLabels": {"client": format!("c{n}")}}}),
+            80,
+        );
+        node.pod(&format!("c{n}"), "n2", &address(n + 1), json!({"client": format!("c{n}")}));
+    }
+    node.policy("all", json!({"podSelector": {}}), 443);
+    node.update();
+    let policy = json!({"podSelector": {}});
+    node.policy("all", policy, 8443);
+    assert_eq!(node.update(), 0, "no element");
 }

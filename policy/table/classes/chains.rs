@@ -33,11 +33,6 @@ pub(super) struct MatchedRule<'a> {
 pub(super) struct ClassChains(pub(super) Vec<ChainWithSets>);
 
 impl ClassChains {
-    /// Returns the name of the class.
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.0[0].name
-    }
-
     /// Renders the chains of a class. `rules` are those that match its peers, in the order of evaluation.
     pub(super) fn render(direction: Direction, rules: &[MatchedRule<'_>], options: &PolicyOptions) -> Self {
         let mut others = Vec::new();

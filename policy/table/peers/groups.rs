@@ -67,11 +67,13 @@ impl Groups {
     }
 
     /// Returns a hash of these groups that does not depend on their order.
-    pub(super) fn digest(&self, groups: &[GroupIndex]) -> [u8; 4] {
+    pub(super) fn digest(&self, groups: &[GroupIndex]) -> [u8; 16] {
         let mut digests: Vec<[u8; 8]> = groups.iter().map(|group| self.get(*group).digest).collect();
         digests.sort_unstable();
         let hash = Sha256::digest(digests.concat());
-        [hash[0], hash[1], hash[2], hash[3]]
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash[..16]);
+        half
     }
 
     fn get(&self, index: GroupIndex) -> &Group {

@@ -45,7 +45,8 @@ impl Identities {
             }
             return *number;
         }
-        let number = self.numbers.take(known.digest(groups));
+        let [a, b, c, d, ..] = known.digest(groups);
+        let number = self.numbers.take([a, b, c, d]);
         self.by_groups.insert(Arc::clone(groups), number);
         self.by_number.insert(number, Used { groups: Arc::clone(groups), count: 1 });
         self.changed.entry(number).or_insert_with(|| (Arc::clone(groups), false));

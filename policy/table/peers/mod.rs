@@ -110,6 +110,11 @@ impl Peers {
         self.identities.iter()
     }
 
+    /// Returns a hash of groups that rules match. It does not depend on their order or indexes.
+    pub(super) fn digest(&self, groups: &[GroupIndex]) -> [u8; 16] {
+        self.groups.digest(groups)
+    }
+
     /// Returns the number of identities.
     pub(super) fn len(&self) -> usize {
         self.identities.len()
