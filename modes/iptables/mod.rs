@@ -6,6 +6,7 @@
 //! ```
 
 mod base_rules;
+mod batches;
 mod blocking_rules;
 mod bulk;
 mod chain;
