@@ -21,6 +21,11 @@ impl Labels {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
 
+    /// Returns all labels, sorted by key.
+    pub fn pairs(&self) -> &[(Name, Name)] {
+        &self.0
+    }
+
     /// Returns true if the label exists.
     pub fn contains(&self, key: &str) -> bool {
         self.get(key).is_some()

@@ -31,6 +31,7 @@ mod reference_counts;
 mod rule;
 mod scope;
 mod selection;
+mod selectors_by_label;
 mod set_members;
 mod touched_objects;
 mod translate;

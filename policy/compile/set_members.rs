@@ -11,6 +11,7 @@ use portcullis_cluster::{Index, Name, sparse};
 use super::address_index::{AddressIndex, DirtyAddresses, namespace_labels};
 use super::named_port::NamedPortId;
 use super::peer_set::{NamespaceScope, PeerSelector, PeerSetId};
+use super::selectors_by_label::SelectorsByLabel;
 
 /// Index of peer sets by the objects that can change their members.
 #[derive(Default)]
@@ -143,32 +144,28 @@ pub(super) fn collect_peer_sets(
     for namespace in namespaces {
         let labels = namespace_labels(index, namespace);
         // The selectors that a pod of this namespace must match.
-        let candidates = peer_set_index.by_namespace(namespace).map(|id| {
-            let selectors = id.selectors().iter().filter_map(|selector| match selector {
+        let labels = &*labels;
+        let selectors = peer_set_index.by_namespace(namespace).flat_map(|id| {
+            id.selectors().iter().filter_map(move |selector| match selector {
                 PeerSelector::Pods { namespaces, pods } => {
-                    is_namespace(namespace, &labels, namespaces).then_some(pods)
+                    is_namespace(namespace, labels, namespaces).then_some((pods, id))
                 }
                 PeerSelector::Nodes(_) => None,
-            });
-            (id, selectors.collect::<Vec<&LabelSelector>>())
+            })
         });
-        // A set with selectors of both scopes is returned twice; the map keeps one.
-        let candidates: BTreeMap<&PeerSetId, Vec<&LabelSelector>> =
-            candidates.filter(|(_, selectors)| !selectors.is_empty()).collect();
-        if candidates.is_empty() {
+        let selectors = SelectorsByLabel::new(selectors);
+        if selectors.is_empty() {
             continue;
         }
         for (labels, pods) in addresses.by_labels(namespace) {
             // Most pods are in few sets or none, and finding the addresses they own is slower than the selectors.
             let mut owned: Option<Vec<IpAddr>> = None;
-            for (id, selectors) in &candidates {
-                if selectors.iter().any(|selector| selector.matches(labels)) {
-                    let owned = owned.get_or_insert_with(|| {
-                        let pods = pods.iter().filter_map(|key| index.pod(key));
-                        pods.flat_map(|pod| addresses.owned_by(index, pod)).collect()
-                    });
-                    found.entry(id).or_default().extend(&*owned);
-                }
+            for id in selectors.matching(labels) {
+                let owned = owned.get_or_insert_with(|| {
+                    let pods = pods.iter().filter_map(|key| index.pod(key));
+                    pods.flat_map(|pod| addresses.owned_by(index, pod)).collect()
+                });
+                found.entry(id).or_default().extend(&*owned);
             }
         }
     }
