@@ -52,10 +52,10 @@ impl Bare {
                     return None;
                 }
                 let is_there = |key: &Key, element: &Element| {
-                    there.is_some_and(|set| set.elements.get(key) == Some(element))
+                    there.is_some_and(|set| set.elements.get(key).as_ref() == Some(element))
                 };
-                let lacking = set.elements.iter().filter(|(key, element)| !is_there(key, element));
-                let lacking: Vec<_> = lacking.map(|(key, element)| (key.clone(), element.clone())).collect();
+                let lacking: Vec<_> =
+                    set.elements.iter().filter(|(key, element)| !is_there(key, element)).collect();
                 (!lacking.is_empty()).then(|| (Arc::clone(name), set.spec.clone(), lacking))
             });
             differing.collect::<Vec<Elements>>()

@@ -7,9 +7,13 @@
 //! Large new sets are filled in transactions of their own, before any rule uses them; with [`DesiredTable::split_map_changes`]
 //! also large additions to existing maps, and large deletions follow in transactions of their own.
 
+use std::borrow::Borrow;
+
 use super::desired_table::DesiredTable;
 use super::dump;
-use super::table_diff::{ChangeCounts, TableDiff, is_compatible};
+use super::element::{Element, Key};
+use super::set::SetSpec;
+use super::table_diff::{ChangeCounts, TableDiff, is_compatible, pairs_of};
 use super::transaction::Transaction;
 use crate::error::{Error, Result};
 use crate::socket::Socket;
@@ -141,7 +145,7 @@ impl<'a> Plan<'a> {
         let mut transaction = self.begin()?;
         self.diff.write_new_objects(&mut transaction)?;
         for (name, spec, elements) in self.diff.new_elements() {
-            transaction.add_elements(name, spec, elements.iter().copied())?;
+            transaction.add_elements(name, spec, elements)?;
         }
         self.diff.write_new_rules(&mut transaction)?;
         self.diff.write_element_changes(&mut transaction, |_| true)?;
@@ -156,47 +160,37 @@ impl<'a> Plan<'a> {
         let may_split = self.existing != Existing::Incompatible;
         let splits_maps =
             may_split && self.table.splits_map_changes() && diff.changed_map_values() > ELEMENT_CHUNK;
-        let mut bytes = 0;
-        let mut transaction = self.begin()?;
-        diff.write_new_objects(&mut transaction)?;
-        let added = splits_maps.then(|| diff.added_map_values()).into_iter().flatten();
-        for (name, spec, elements) in diff.new_elements().chain(added) {
-            for chunk in elements.chunks(ELEMENT_CHUNK) {
-                transaction.add_elements(name, spec, chunk.iter().copied())?;
-                if transaction.size() >= MAX_ELEMENT_BYTES && may_split {
-                    bytes += transaction.size();
-                    std::mem::replace(&mut transaction, self.transaction()?).commit(socket)?;
-                }
-            }
+        let mut sender = Sender { plan: self, socket, transaction: self.begin()?, bytes: 0 };
+        diff.write_new_objects(&mut sender.transaction)?;
+        for (name, spec, elements) in diff.new_elements() {
+            sender.add_elements(name, spec, elements.iter())?;
         }
-        diff.write_new_rules(&mut transaction)?;
+        for (name, spec, elements) in splits_maps.then(|| diff.added_map_values()).into_iter().flatten() {
+            sender.add_elements(name, spec, elements.into_iter().map(|(key, element)| (key, element)))?;
+        }
+        diff.write_new_rules(&mut sender.transaction)?;
         let rules_first = self.table.has_rules_before_elements() && diff.changes_rules_and_deletes_elements();
         if rules_first {
-            diff.write_rule_changes(&mut transaction)?;
+            diff.write_rule_changes(&mut sender.transaction)?;
         }
         if may_split && (rules_first || diff.has_verdicts_to_new_chains()) {
-            bytes += transaction.size();
-            transaction.commit(socket)?;
-            transaction = self.transaction()?;
+            sender.commit_part()?;
         }
-        diff.write_element_changes(&mut transaction, |spec| !splits_maps || !spec.is_value_map())?;
+        diff.write_element_changes(&mut sender.transaction, |spec| !splits_maps || !spec.is_value_map())?;
         if splits_maps {
-            diff.write_replaced_map_values(&mut transaction)?;
+            diff.write_replaced_map_values(&mut sender.transaction)?;
         }
         if !rules_first {
-            diff.write_rule_changes(&mut transaction)?;
+            diff.write_rule_changes(&mut sender.transaction)?;
         }
-        let deleted = splits_maps.then(|| diff.deleted_map_values()).into_iter().flatten();
-        for (name, spec, elements) in deleted {
+        for (name, spec, elements) in splits_maps.then(|| diff.deleted_map_values()).into_iter().flatten() {
             for chunk in elements.chunks(ELEMENT_CHUNK) {
-                bytes += transaction.size();
-                std::mem::replace(&mut transaction, self.transaction()?).commit(socket)?;
-                transaction.delete_elements(name, spec, chunk.iter().copied())?;
+                sender.commit_part()?;
+                sender.transaction.delete_elements(name, spec, pairs_of(chunk.iter().copied()))?;
             }
         }
-        diff.write_deletions(&mut transaction)?;
-        bytes += if transaction.is_empty() { 0 } else { transaction.size() };
-        transaction.commit(socket)?;
+        diff.write_deletions(&mut sender.transaction)?;
+        let bytes = sender.finish()?;
         Ok(CommitSummary { changes: diff.counts(), full, replaced: !may_split, bytes })
     }
 
@@ -216,5 +210,46 @@ impl<'a> Plan<'a> {
     fn transaction(&self) -> Result<Transaction> {
         let desired = self.table.desired();
         Transaction::new(ACTION, desired.family, &desired.name)
+    }
+}
+
+/// The transactions of a plan, which are sent one after the other.
+struct Sender<'p, 's> {
+    plan: &'p Plan<'p>,
+    socket: &'s mut Socket,
+    /// The transaction that is not sent yet.
+    transaction: Transaction,
+    /// The bytes of the transactions that were sent.
+    bytes: usize,
+}
+
+impl Sender<'_, '_> {
+    /// Adds elements, in several transactions if there are many and the plan may be split.
+    fn add_elements<K: Borrow<Key>, E: Borrow<Element>>(
+        &mut self,
+        set: &str,
+        spec: &SetSpec,
+        mut elements: impl ExactSizeIterator<Item = (K, E)>,
+    ) -> Result<()> {
+        while elements.len() > 0 {
+            self.transaction.add_elements(set, spec, elements.by_ref().take(ELEMENT_CHUNK))?;
+            if self.transaction.size() >= MAX_ELEMENT_BYTES && self.plan.existing != Existing::Incompatible {
+                self.commit_part()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction and begins the next one.
+    fn commit_part(&mut self) -> Result<()> {
+        self.bytes += self.transaction.size();
+        std::mem::replace(&mut self.transaction, self.plan.transaction()?).commit(self.socket)
+    }
+
+    /// Commits the last transaction. Returns the bytes of all.
+    fn finish(self) -> Result<usize> {
+        let last = if self.transaction.is_empty() { 0 } else { self.transaction.size() };
+        self.transaction.commit(self.socket)?;
+        Ok(self.bytes + last)
     }
 }

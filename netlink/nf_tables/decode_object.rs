@@ -1,12 +1,12 @@
 //! Decoding of chains, rules, sets and elements from netlink attributes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::comment::{self, COMMENT, SET_COMMENT};
 use super::constants::attributes as a;
 use super::data::Data;
 use super::dump::UnknownObjects;
+use super::elements::Elements;
 use super::element::{Element, ElementData, Key};
 use super::expression::Expression;
 use super::rule::Rule;
@@ -214,10 +214,10 @@ pub(super) fn unknown_element(found: &Attribute<'_>) -> String {
 }
 
 /// Joins the starts and ends of ranges.
-pub(super) fn join_ranges(mut elements: Vec<(Key, Element, bool)>, spec: &SetSpec) -> HashMap<Key, Element> {
+pub(super) fn join_ranges(mut elements: Vec<(Key, Element, bool)>, spec: &SetSpec) -> Elements {
     // If one range ends where the next begins, the end comes first.
     elements.sort_by(|a, b| (&a.0, !a.2).cmp(&(&b.0, !b.2)));
-    let mut ranges = HashMap::new();
+    let mut ranges = Elements::new();
     let mut open: Option<(Key, Element)> = None;
     for (key, element, ends) in elements {
         if let Some((first, mut range)) = open.take() {
@@ -294,7 +294,7 @@ mod tests {
             let _ = table.to_string();
             let spec = SetSpec { interval, ..SetSpec::new(&[DataType::Ipv4Addr]) };
             let elements = found.flatten().filter_map(|element| decode_element(&element, &spec).ok());
-            let set = Set::with_elements(spec.clone(), join_ranges(elements.collect(), &spec));
+            let set = Set::with_elements(spec.clone(), &join_ranges(elements.collect(), &spec));
             let _ = set.to_string();
         }
     }

@@ -131,9 +131,9 @@ impl DesiredTable {
             && present.spec == set.spec
         {
             let removed: Vec<Key> =
-                present.elements.keys().filter(|key| !set.elements.contains_key(*key)).cloned().collect();
+                present.elements.keys().filter(|key| !set.elements.contains_key(key)).collect();
             removed.iter().for_each(|key| self.remove_element(name, key));
-            set.elements.into_iter().for_each(|(key, element)| self.put_element(name, key, element));
+            set.elements.iter().for_each(|(key, element)| self.put_element(name, key, element));
             return;
         }
         let before = self.desired.sets.insert(Arc::clone(name), set);
@@ -166,7 +166,11 @@ impl DesiredTable {
     /// Adds an element to an existing set, or replaces its data.
     pub fn put_element(&mut self, set: &Arc<str>, key: Key, element: Element) {
         let Some(present) = self.desired.sets.get_mut(set) else { return };
-        if present.elements.get(&key).is_some_and(|same| *same == element) {
+        if !self.is_kernel_known {
+            present.elements.insert(key, element);
+            return;
+        }
+        if present.elements.get(&key).is_some_and(|same| same == element) {
             return;
         }
         let before = present.elements.insert(key.clone(), element);
@@ -176,12 +180,8 @@ impl DesiredTable {
     /// Removes an element from a set.
     pub fn remove_element(&mut self, set: &Arc<str>, key: &Key) {
         let Some(present) = self.desired.sets.get_mut(set) else { return };
-        if let Some((key, before)) = present.elements.remove_entry(key) {
-            // A set may have had the addresses of all pods for a moment.
-            if present.elements.len() < present.elements.capacity() / 8 {
-                present.elements.shrink_to(present.elements.len() * 2);
-            }
-            self.record_element(set, key, Some(before));
+        if let Some(before) = present.elements.remove(key) {
+            self.record_element(set, key.clone(), Some(before));
         }
     }
 
@@ -241,9 +241,7 @@ impl DesiredTable {
             let change = Change { before: before.as_ref().map(|s| &s.spec), after: after.map(|s| &s.spec) };
             let elements = match (before, after) {
                 (None, None) => continue,
-                (None, Some(after)) => {
-                    ElementChanges { added: after.elements.iter().collect(), ..ElementChanges::default() }
-                }
+                (None, Some(after)) => ElementChanges::of_new_set(after),
                 (Some(before), Some(after)) => ElementChanges::between(before, after),
                 (Some(_), None) => ElementChanges::default(),
             };
@@ -255,9 +253,9 @@ impl DesiredTable {
             let mut changes = ElementChanges::default();
             for (key, before) in edited {
                 let after = set.elements.get(key);
-                if before.as_ref() != after {
-                    changes.deleted.extend(before.as_ref().map(|element| (key, element)));
-                    changes.added.extend(after.map(|element| (key, element)));
+                if *before != after {
+                    changes.deleted.extend(before.clone().map(|element| (key.clone(), element)));
+                    changes.added.extend(after.map(|element| (key.clone(), element)));
                 }
             }
             if !changes.is_empty() {

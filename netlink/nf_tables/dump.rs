@@ -9,7 +9,8 @@ use super::decode_object::{
     comment, counts, decode_chain, decode_element, decode_rule, decode_set, element_counts, find,
     join_ranges, number, text, undecodable, unknown_element,
 };
-use super::element::{Element, Key};
+use super::element::Key;
+use super::elements::Elements;
 use super::set::SetSpec;
 use super::table::{Table, TableFamily};
 use crate::attribute::{Attributes, Malformed, Writer};
@@ -167,7 +168,7 @@ pub fn read_elements(
     table: &str,
     set: &str,
     spec: &SetSpec,
-) -> Result<HashMap<Key, Element>> {
+) -> Result<Elements> {
     read_all_elements(socket, family, table, set, spec).map(|(elements, _)| elements)
 }
 
@@ -178,25 +179,27 @@ fn read_all_elements(
     table: &str,
     set: &str,
     spec: &SetSpec,
-) -> Result<(HashMap<Key, Element>, Vec<String>)> {
-    let (mut elements, mut unknown) = (Vec::new(), Vec::new());
+) -> Result<(Elements, Vec<String>)> {
+    let joins_ranges = spec.interval && !spec.has_range_elements();
+    let (mut elements, mut ends, mut unknown) = (Elements::new(), Vec::new(), Vec::new());
     let wanted = |out: &mut Writer<'_>| _ = out.text(a::ELEMENTS_TABLE, table).text(a::ELEMENTS_SET, set);
     list(socket, family, m::GETSETELEM, wanted, |found| {
         let Some(all) = find(found, a::ELEMENTS)? else { return Ok(()) };
         for element in all.nested() {
             let element = element?;
             match decode_element(&element, spec) {
-                Ok(read) => elements.push(read),
+                Ok(read) if joins_ranges => ends.push(read),
+                Ok((key, element, _)) => _ = elements.insert(key, element),
                 Err(_) => unknown.push(unknown_element(&element)),
             }
         }
         Ok(())
     })?;
     unknown.sort();
-    if spec.interval && !spec.has_range_elements() {
-        return Ok((join_ranges(elements, spec), unknown));
+    if joins_ranges {
+        elements = join_ranges(ends, spec);
     }
-    Ok((elements.into_iter().map(|(key, element, _)| (key, element)).collect(), unknown))
+    Ok((elements, unknown))
 }
 
 /// Reads the packets and bytes of all named counters of a table, by name.

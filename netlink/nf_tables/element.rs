@@ -1,6 +1,9 @@
 //! Elements of sets and maps.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use super::data::Verdict;
@@ -8,13 +11,60 @@ use super::set::SetSpec;
 
 /// A key, or the data of a map: its concatenated parts, each padded to a multiple of 4 bytes. (The kernel expects keys of a
 /// single part without padding, which is removed when the key is written.)
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<[u8]>);
+#[derive(Clone)]
+pub struct Key(Bytes);
+
+/// The longest key without an allocation: an IPv6 address with protocol, port and number.
+const SHORT: usize = 30;
+
+#[derive(Clone)]
+enum Bytes {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
 
 /// Sets are searched by the bytes of a key.
 impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.bytes()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.bytes()).finish()
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Key(Bytes::Short(0, [0; SHORT]))
     }
 }
 
@@ -26,11 +76,21 @@ impl Key {
 
     /// Appends a part.
     pub fn part(self, bytes: &[u8]) -> Self {
-        let mut all = Vec::with_capacity(self.0.len() + bytes.len().next_multiple_of(4));
-        all.extend_from_slice(&self.0);
-        all.extend_from_slice(bytes);
-        all.resize(all.len().next_multiple_of(4), 0);
-        Key(all.into())
+        let start = self.bytes().len();
+        let length = (start + bytes.len()).next_multiple_of(4);
+        match self.0 {
+            Bytes::Short(_, mut all) if length <= SHORT => {
+                all[start..start + bytes.len()].copy_from_slice(bytes);
+                Key(Bytes::Short(length as u8, all))
+            }
+            ref shorter => {
+                let mut all = Vec::with_capacity(length);
+                all.extend_from_slice(shorter.as_slice());
+                all.extend_from_slice(bytes);
+                all.resize(length, 0);
+                Key(Bytes::Long(all.into()))
+            }
+        }
     }
 
     /// Appends an address.
@@ -58,16 +118,16 @@ impl Key {
 
     /// Returns all bytes with padding.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 
     /// Returns the next key, interpreting the bytes as one big-endian number; `None` after the last.
     pub(super) fn successor(&self, length: usize) -> Option<Self> {
-        let mut bytes = self.0.clone();
-        for byte in bytes[..length].iter_mut().rev() {
+        let mut next = self.clone();
+        for byte in next.0.as_mut_slice()[..length].iter_mut().rev() {
             *byte = byte.wrapping_add(1);
             if *byte > 0 {
-                return Some(Key(bytes));
+                return Some(next);
             }
         }
         None
@@ -75,11 +135,11 @@ impl Key {
 
     /// Returns the previous key; `None` before the first.
     pub(super) fn predecessor(&self, length: usize) -> Option<Self> {
-        let mut bytes = self.0.clone();
-        for byte in bytes[..length].iter_mut().rev() {
+        let mut previous = self.clone();
+        for byte in previous.0.as_mut_slice()[..length].iter_mut().rev() {
             *byte = byte.wrapping_sub(1);
             if *byte < 255 {
-                return Some(Key(bytes));
+                return Some(previous);
             }
         }
         None
@@ -92,7 +152,24 @@ impl Key {
 
     /// Returns the bytes that the kernel expects.
     pub(super) fn for_kernel(&self, length: usize) -> &[u8] {
-        &self.0[..length.min(self.0.len())]
+        let bytes = self.bytes();
+        &bytes[..length.min(bytes.len())]
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Bytes::Long(bytes) => bytes,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            Bytes::Short(length, bytes) => &mut bytes[..usize::from(*length)],
+            Bytes::Long(bytes) => bytes,
+        }
     }
 }
 
@@ -157,6 +234,20 @@ pub(super) fn end_of_range(key: &Key, element: &Element, spec: &SetSpec) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_all_lengths_have_their_bytes() {
+        assert_eq!(size_of::<Key>(), 32);
+        for length in 0..=64 {
+            let bytes: Vec<u8> = (1..=length).collect();
+            let whole = Key::new().part(&bytes);
+            let padded = usize::from(length).next_multiple_of(4);
+            assert_eq!((whole.bytes().len(), &whole.bytes()[..bytes.len()]), (padded, &bytes[..]));
+            let parts = bytes.chunks(4).fold(Key::new(), Key::part);
+            assert_eq!(parts, whole);
+            assert_eq!(parts.cmp(&Key::new().part(&[1])), whole.bytes().cmp(&[1, 0, 0, 0]));
+        }
+    }
 
     #[test]
     fn successor_and_predecessor_are_inverse() {

@@ -20,6 +20,8 @@ mod desired_table;
 mod dropping_chains;
 mod dump;
 mod element;
+mod element_records;
+mod elements;
 mod encode;
 mod events;
 mod expression;
@@ -49,6 +51,7 @@ pub use desired_table::DesiredTable;
 pub use dropping_chains::{DroppingChain, dropping_chains};
 pub use dump::{UnknownObjects, has_table, read, read_counters, read_element_counters, read_elements};
 pub use element::{Element, ElementData, Key};
+pub use elements::{Elements, Iter as ElementsIter};
 pub use events::{RulesetEvents, TransactionEvent};
 pub use expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};
 pub use field::{

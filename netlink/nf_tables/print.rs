@@ -77,23 +77,23 @@ impl Display for Set {
         }
         f.write_str("\t\telements = { ")?;
         join(f, self.sorted().into_iter(), ",\n\t\t\t     ", |f, (key, element)| {
-            print_element(f, &self.spec, key, element)
+            print_element(f, &self.spec, &key, &element)
         })?;
         f.write_str(" }\n")
     }
 }
 
 impl Set {
-    fn sorted(&self) -> Vec<(&Key, &Element)> {
-        let mut elements: Vec<(&Key, &Element)> = self.elements.iter().collect();
-        elements.sort_by_key(|(key, _)| *key);
+    fn sorted(&self) -> Vec<(Key, Element)> {
+        let mut elements: Vec<(Key, Element)> = self.elements.iter().collect();
+        elements.sort_by(|(a, _), (b, _)| a.cmp(b));
         elements
     }
 
     /// Returns the printed elements, sorted by key.
     pub fn element_lines(&self) -> impl Iterator<Item = String> + '_ {
         let known = self.sorted().into_iter().map(|(key, element)| {
-            std::fmt::from_fn(|f| print_element(f, &self.spec, key, element)).to_string()
+            std::fmt::from_fn(|f| print_element(f, &self.spec, &key, &element)).to_string()
         });
         known.chain(self.unknown.iter().cloned())
     }

@@ -1,9 +1,10 @@
 //! Tables, chains and sets as values: desired, or as the kernel has them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::element::{Element, Key};
+use super::elements::Elements;
 use super::rule::Rule;
 use super::set::SetSpec;
 use super::transaction::Transaction;
@@ -159,7 +160,7 @@ pub struct Set {
     /// Its key, data and flags.
     pub spec: SetSpec,
     /// Its elements. For dynamic sets, without those that rules added.
-    pub elements: HashMap<Key, Element>,
+    pub elements: Elements,
     /// Elements in the kernel that [`Element`] cannot express, as `nft` would print their keys: catch-all elements and
     /// elements with expressions or comments. Other processes added them.
     pub unknown: Vec<String>,
@@ -168,7 +169,7 @@ pub struct Set {
 impl Set {
     /// Returns an empty set.
     pub fn new(spec: SetSpec) -> Self {
-        Set { spec, elements: HashMap::new(), unknown: Vec::new() }
+        Set { spec, elements: Elements::new(), unknown: Vec::new() }
     }
 
     /// Returns a set with these elements.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::element::{Element, ElementData, Key};
+use super::elements::Elements;
 use super::set::SetSpec;
 use super::table::{Chain, Set, Table};
 use super::transaction::Transaction;
@@ -17,13 +18,15 @@ pub(super) struct Change<T> {
 }
 
 /// A set with some of its elements.
-pub(super) type SetWithElements<'a> = (&'a str, &'a SetSpec, Vec<(&'a Key, &'a Element)>);
+pub(super) type SetWithElements<'a> = (&'a str, &'a SetSpec, Vec<&'a (Key, Element)>);
 
 /// The elements of a set to delete and to add.
 #[derive(Debug, Default)]
 pub(super) struct ElementChanges<'a> {
-    pub(super) deleted: Vec<(&'a Key, &'a Element)>,
-    pub(super) added: Vec<(&'a Key, &'a Element)>,
+    pub(super) deleted: Vec<(Key, Element)>,
+    pub(super) added: Vec<(Key, Element)>,
+    /// All elements of a new set, which are not copied.
+    new: Option<&'a Elements>,
     /// The set has unknown elements, which cannot be deleted individually: the set is flushed and filled again.
     pub(super) refill: Option<Refill<'a>>,
 }
@@ -37,10 +40,18 @@ pub(super) struct Refill<'a> {
 }
 
 impl<'a> ElementChanges<'a> {
+    /// Returns the elements of a set that does not exist.
+    pub(super) fn of_new_set(set: &'a Set) -> Self {
+        ElementChanges { new: Some(&set.elements), ..Self::default() }
+    }
+
     /// Compares the elements of two sets.
     pub(super) fn between(before: &'a Set, after: &'a Set) -> Self {
-        let lacks = |set: &'a Set| move |(key, e): &(&Key, &Element)| set.elements.get(*key) != Some(*e);
+        let lacks = |set: &'a Set| {
+            move |(key, element): &(Key, Element)| set.elements.get(key).as_ref() != Some(element)
+        };
         ElementChanges {
+            new: None,
             deleted: before.elements.iter().filter(lacks(after)).collect(),
             added: after.elements.iter().filter(lacks(before)).collect(),
             refill: (!before.unknown.is_empty())
@@ -134,7 +145,7 @@ impl<'a> TableDiff<'a> {
         for (name, before, after) in pairs(before.map(|table| &table.sets), &after.sets) {
             let mut changes = ElementChanges::default();
             match (before, after) {
-                (None, Some(after)) => changes.added.extend(&after.elements),
+                (None, Some(after)) => changes = ElementChanges::of_new_set(after),
                 (Some(before), Some(after)) => {
                     changes = ElementChanges::between(before, after);
                     if changes.is_empty() {
@@ -167,7 +178,7 @@ impl<'a> TableDiff<'a> {
                 extent.sets += 1;
             } else {
                 // An element with other data is deleted and added, and counts once.
-                let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| *key).collect();
+                let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| key).collect();
                 let new = elements.added.iter().filter(|(key, _)| !deleted.contains(key)).count();
                 let unknown = elements.refill.as_ref().map_or(0, |refill| refill.unknown);
                 extent.elements += deleted.len() + new + unknown;
@@ -176,12 +187,21 @@ impl<'a> TableDiff<'a> {
         extent
     }
 
+    /// Returns the number of elements to add and delete.
+    pub(super) fn elements(&self) -> usize {
+        let of_set = |changes: &ElementChanges<'_>| {
+            let refilled = changes.refill.as_ref().map_or(0, |refill| refill.desired.elements.len());
+            changes.new.map_or(0, Elements::len) + changes.added.len() + changes.deleted.len() + refilled
+        };
+        self.sets.values().map(|(_, changes)| of_set(changes)).sum()
+    }
+
     /// Returns true if existing sets lose elements and get verdicts to new chains. A packet in progress during such a
     /// transaction would find the new verdict, but the chain without its rules. So the chains need a transaction before.
     pub(super) fn has_verdicts_to_new_chains(&self) -> bool {
         let existing = || self.sets.values().filter(|(change, _)| change.before.is_some());
         let is_new = |chain: &Arc<str>| self.chains.get(chain).is_some_and(|change| change.before.is_none());
-        let targets_new = |(_, element): &(&Key, &Element)| match &element.data {
+        let targets_new = |(_, element): &(Key, Element)| match &element.data {
             Some(ElementData::Verdict(verdict)) => verdict.chain().is_some_and(is_new),
             _ => false,
         };
@@ -221,11 +241,8 @@ impl<'a> TableDiff<'a> {
     }
 
     /// Returns the new sets with their elements.
-    pub(super) fn new_elements(&self) -> impl Iterator<Item = SetWithElements<'a>> {
-        self.sets.iter().filter_map(|(name, (change, elements))| match (change.before, change.after) {
-            (None, Some(spec)) => Some((&***name, spec, elements.added.clone())),
-            _ => None,
-        })
+    pub(super) fn new_elements(&self) -> impl Iterator<Item = (&'a str, &'a SetSpec, &'a Elements)> {
+        self.sets.iter().filter_map(|(name, (change, elements))| Some((&***name, change.after?, elements.new?)))
     }
 
     /// Adds the rules of new chains.
@@ -244,13 +261,13 @@ impl<'a> TableDiff<'a> {
     }
 
     /// Returns the elements that existing maps with values get, without those that get another value.
-    pub(super) fn added_map_values(&self) -> impl Iterator<Item = SetWithElements<'a>> {
+    pub(super) fn added_map_values(&self) -> impl Iterator<Item = SetWithElements<'_>> {
         self.value_maps()
             .map(|(name, spec, elements)| (name, spec, without_keys_of(&elements.added, &elements.deleted)))
     }
 
     /// Returns the elements that existing maps with values lose, without those that get another value.
-    pub(super) fn deleted_map_values(&self) -> impl Iterator<Item = SetWithElements<'a>> {
+    pub(super) fn deleted_map_values(&self) -> impl Iterator<Item = SetWithElements<'_>> {
         self.value_maps()
             .map(|(name, spec, elements)| (name, spec, without_keys_of(&elements.deleted, &elements.added)))
     }
@@ -267,11 +284,11 @@ impl<'a> TableDiff<'a> {
     /// Gives elements of existing maps with values another value.
     pub(super) fn write_replaced_map_values(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, spec, elements) in self.value_maps() {
-            let added: HashSet<&Key> = elements.added.iter().map(|(key, _)| *key).collect();
-            let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| *key).collect();
-            let replaced = |(key, _): &&(&Key, &Element)| added.contains(key) && deleted.contains(key);
-            transaction.delete_elements(name, spec, elements.deleted.iter().filter(replaced).copied())?;
-            transaction.add_elements(name, spec, elements.added.iter().filter(replaced).copied())?;
+            let added: HashSet<&Key> = elements.added.iter().map(|(key, _)| key).collect();
+            let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| key).collect();
+            let replaced = |(key, _): &&(Key, Element)| added.contains(key) && deleted.contains(key);
+            transaction.delete_elements(name, spec, pairs_of(elements.deleted.iter().filter(replaced)))?;
+            transaction.add_elements(name, spec, pairs_of(elements.added.iter().filter(replaced)))?;
         }
         Ok(())
     }
@@ -291,8 +308,8 @@ impl<'a> TableDiff<'a> {
                 transaction.flush_set(name)?;
                 transaction.add_elements(name, spec, &desired.elements)?;
             } else {
-                transaction.delete_elements(name, spec, elements.deleted.iter().copied())?;
-                transaction.add_elements(name, spec, elements.added.iter().copied())?;
+                transaction.delete_elements(name, spec, pairs_of(&elements.deleted))?;
+                transaction.add_elements(name, spec, pairs_of(&elements.added))?;
             }
         }
         Ok(())
@@ -335,13 +352,17 @@ impl<'a> TableDiff<'a> {
     }
 }
 
+/// Returns references to keys and elements.
+pub(super) fn pairs_of<'a>(
+    elements: impl IntoIterator<Item = &'a (Key, Element)>,
+) -> impl Iterator<Item = (&'a Key, &'a Element)> {
+    elements.into_iter().map(|(key, element)| (key, element))
+}
+
 /// Returns the elements whose keys are not among those of `other`.
-fn without_keys_of<'a>(
-    elements: &[(&'a Key, &'a Element)],
-    other: &[(&'a Key, &'a Element)],
-) -> Vec<(&'a Key, &'a Element)> {
-    let keys: HashSet<&Key> = other.iter().map(|(key, _)| *key).collect();
-    elements.iter().copied().filter(|(key, _)| !keys.contains(key)).collect()
+fn without_keys_of<'a>(elements: &'a [(Key, Element)], other: &[(Key, Element)]) -> Vec<&'a (Key, Element)> {
+    let keys: HashSet<&Key> = other.iter().map(|(key, _)| key).collect();
+    elements.iter().filter(|(key, _)| !keys.contains(key)).collect()
 }
 
 fn spec_change<'a>(before: Option<&'a Set>, after: Option<&'a Set>) -> Change<&'a SetSpec> {

@@ -232,9 +232,9 @@ fn carried_over(found: &Table) -> DesiredTable {
                 continue;
             }
             for (key, element) in &set.elements {
-                if let Some(target) = target(element, family) {
+                if let Some(target) = target(&element, family) {
                     let data = Key::new().address(target.ip()).port(target.port());
-                    table.put_element(&name, key.clone(), Element::value(data));
+                    table.put_element(&name, key, Element::value(data));
                 }
             }
         }
@@ -249,10 +249,10 @@ fn keep_others(table: &mut DesiredTable, others: &DesiredTable) {
             let Some(set) = others.desired().sets.get(&name) else { continue };
             for (key, element) in &set.elements {
                 let is_free = |table: &DesiredTable| {
-                    table.desired().sets.get(&name).is_some_and(|set| !set.elements.contains_key(key))
+                    table.desired().sets.get(&name).is_some_and(|set| !set.elements.contains_key(&key))
                 };
                 if is_free(table) {
-                    table.put_element(&name, key.clone(), element.clone());
+                    table.put_element(&name, key, element);
                 }
             }
         }
@@ -262,13 +262,13 @@ fn keep_others(table: &mut DesiredTable, others: &DesiredTable) {
 /// Returns the target of a host port.
 fn holder(table: &DesiredTable, forward: &Forward) -> Option<SocketAddr> {
     let set = table.desired().sets.get(&forward.kind.name(forward.family))?;
-    target(set.elements.get(&forward.key)?, forward.family)
+    target(&set.elements.get(&forward.key)?, forward.family)
 }
 
 fn targets(table: &DesiredTable, kind: SetKind, family: Family) -> Vec<IpAddr> {
     let set = table.desired().sets.get(&kind.name(family));
     let elements = set.into_iter().flat_map(|set| set.elements.values());
-    elements.filter_map(|element| target(element, family)).map(|target| target.ip()).collect()
+    elements.filter_map(|element| target(&element, family)).map(|target| target.ip()).collect()
 }
 
 /// Returns the keys of the elements whose targets have such an address.
@@ -282,7 +282,7 @@ fn keys_of(
     let elements = set.into_iter().flat_map(|set| &set.elements);
     let included =
         elements.filter(|(_, element)| target(element, family).is_some_and(|to| is_included(to.ip())));
-    included.map(|(key, _)| key.clone()).collect()
+    included.map(|(key, _)| key).collect()
 }
 
 fn put_all(table: &mut DesiredTable, kind: SetKind, family: Family, keys: impl Iterator<Item = Key>) {

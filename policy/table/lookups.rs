@@ -55,18 +55,18 @@ impl Lookups<'_> {
     fn number(&mut self, map: &str, key: &Key) -> Option<u32> {
         let set = self.table.sets.get(map)?;
         let element = set.elements.get(key)?;
-        self.add(map, set, key, element)
+        self.add(map, set, key, &element)
     }
 
     /// Looks up the range that contains a key.
     fn range(&mut self, map: &str, key: &Key) -> Option<u32> {
         let set = self.table.sets.get(map)?;
-        let contains = |(first, element): &(&Key, &Element)| {
+        let contains = |(first, element): &(Key, Element)| {
             let last = element.last.as_ref().unwrap_or(first);
             first.bytes() <= key.bytes() && key.bytes() <= last.bytes()
         };
         let (first, element) = set.elements.iter().find(contains)?;
-        self.add(map, set, first, element)
+        self.add(map, set, &first, &element)
     }
 
     fn add(&mut self, map: &str, set: &Set, key: &Key, element: &Element) -> Option<u32> {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use portcullis_modes::nftables::TABLE;
 use portcullis_netlink::Result;
-use portcullis_netlink::nf_tables::{self, Element, Key, Set, Table, TableFamily, Transaction};
+use portcullis_netlink::nf_tables::{self, Element, Elements, Key, Set, Table, TableFamily, Transaction};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::figures::Spent;
@@ -54,15 +54,9 @@ impl Changes {
         for (old, new) in before.0.iter().zip(&after.0) {
             for (name, set) in &new.sets {
                 let was = &old.sets[name].elements;
-                let lacks =
-                    |there: &std::collections::HashMap<Key, Element>, key: &Key, element: &Element| {
-                        there.get(key) != Some(element)
-                    };
-                let differing =
-                    |of: &Set, there: &std::collections::HashMap<Key, Element>| -> Vec<(Key, Element)> {
-                        let all = of.elements.iter().filter(|(key, element)| lacks(there, key, element));
-                        all.map(|(key, element)| (key.clone(), element.clone())).collect()
-                    };
+                let differing = |of: &Set, there: &Elements| -> Vec<(Key, Element)> {
+                    of.elements.iter().filter(|(key, element)| there.get(key).as_ref() != Some(element)).collect()
+                };
                 let (gone, come) = (differing(&old.sets[name], &set.elements), differing(set, was));
                 if !gone.is_empty() || !come.is_empty() {
                     let now = Set::new(set.spec.clone());

@@ -183,11 +183,9 @@ impl Evaluator<'_> {
         };
         trace.lookups += 1;
         let found = table.sets.get(name).and_then(|set| find(set, key_at(registers, key, &set.spec)));
-        match (result, found.map(|element| &element.data)) {
+        match (result, found.map(|element| element.data)) {
             (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => Step::Continue,
-            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => {
-                Step::Verdict(verdict.clone())
-            }
+            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => Step::Verdict(verdict),
             (LookupResult::Data(to), Some(Some(ElementData::Value(value)))) => {
                 put(registers, to, value.bytes());
                 Step::Continue
@@ -278,9 +276,9 @@ fn key_at<'a>(registers: &'a Registers, from: Register, spec: &SetSpec) -> &'a [
 }
 
 /// Returns the element that contains a key.
-fn find<'a>(set: &'a Set, key: &[u8]) -> Option<&'a Element> {
+fn find(set: &Set, key: &[u8]) -> Option<Element> {
     if !set.spec.interval {
-        return set.elements.get(key);
+        return set.elements.get_bytes(key);
     }
     let contains = |first: &Key, last: &Key| {
         let mut at = 0;

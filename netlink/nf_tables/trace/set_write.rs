@@ -31,7 +31,9 @@ impl Table {
             DynsetOp::Add | DynsetOp::Update => {
                 let data = write.data.clone().map(ElementData::Value);
                 let element = Element { data, timeout: write.timeout, ..Element::default() };
-                set.elements.entry(write.key.clone()).or_insert(element);
+                if !set.elements.contains_key(&write.key) {
+                    set.elements.insert(write.key.clone(), element);
+                }
             }
         }
     }

@@ -254,7 +254,7 @@ fn element(verb: Verb, numbers: [usize; 3], table: &Table, at: &str) -> Option<S
     let (own, set) = filled.get(of % filled.len().max(1))?;
     let line = |n: usize| {
         let mut lines: Vec<String> =
-            set.elements.iter().map(|(key, element)| set.line(key, element).to_string()).collect();
+            set.elements.iter().map(|(key, element)| set.line(&key, &element).to_string()).collect();
         lines.sort();
         let count = lines.len().max(1);
         (!lines.is_empty()).then(|| lines.swap_remove(n % count))
