@@ -4,6 +4,7 @@
 //! dump, acknowledgement or error. When the input is exhausted, every request ends successfully.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use portcullis_netlink::message::{ACK, DUMP, HEADER, Messages};
 use portcullis_netlink::socket::{Datagram, SocketOptions, Transport, with_transports};
@@ -102,7 +103,7 @@ impl Transport for Replay {
         Ok(Datagram { length: datagram.len(), port: 0 })
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self, _other: Option<BorrowedFd<'_>>) -> io::Result<()> {
         Ok(())
     }
 

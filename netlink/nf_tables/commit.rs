@@ -12,6 +12,7 @@ use std::borrow::Borrow;
 use super::desired_table::DesiredTable;
 use super::dump;
 use super::element::{Element, Key};
+use super::event_pause::EventPause;
 use super::set::SetSpec;
 use super::table_diff::{ChangeCounts, TableDiff, is_compatible, pairs_of};
 use super::transaction::Transaction;
@@ -23,6 +24,9 @@ const ACTION: &str = "write an nf_tables table";
 /// The bytes of elements of new sets in one transaction. While a process subscribes to nf_tables events, the kernel allocates
 /// a message of 4 KiB per element before it sends the first: 400 MB for 100,000 elements.
 const MAX_ELEMENT_BYTES: usize = 128 << 10;
+
+/// The number of elements from which this process's subscriptions to nf_tables events pause.
+const QUIET_ELEMENTS: usize = 1000;
 
 /// The number of elements between two checks of [`MAX_ELEMENT_BYTES`].
 const ELEMENT_CHUNK: usize = 1000;
@@ -155,6 +159,18 @@ impl<'a> Plan<'a> {
     }
 
     fn send(&self, socket: &mut Socket, full: bool) -> Result<CommitSummary> {
+        if self.diff.elements() < QUIET_ELEMENTS {
+            return self.send_all(socket, full);
+        }
+        let pause = EventPause::begin(socket);
+        let sent = self.send_all(socket, full);
+        if let Some(pause) = pause {
+            pause.end(socket);
+        }
+        sent
+    }
+
+    fn send_all(&self, socket: &mut Socket, full: bool) -> Result<CommitSummary> {
         let diff = &self.diff;
         // A replacement deletes the existing table, so it must be a single transaction.
         let may_split = self.existing != Existing::Incompatible;

@@ -1,15 +1,19 @@
 //! Notifications of nf_tables transactions, by which changes of other processes are detected.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
 use super::constants::{attributes as a, messages as m};
+use super::event_pause::Subscription;
 use super::table::TableFamily;
 use crate::attribute::Attribute;
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::message::Message;
 use crate::netfilter::{self, Subsystem};
 use crate::socket::{NetlinkProtocol, Socket};
 
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(super) const GROUP: u32 = 7;
 
 const ACTION: &str = "receive nf_tables events";
 
@@ -26,6 +30,8 @@ const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTRO
 #[derive(Debug)]
 pub struct RulesetEvents {
     socket: Socket,
+    /// Its pauses during large writes of this process; `None` if the kernel does not allow them.
+    subscription: Option<Arc<Subscription>>,
     watched: Watched,
     /// The transaction that is being received changes the watched part.
     is_relevant: bool,
@@ -62,7 +68,7 @@ impl RulesetEvents {
     pub fn listen(table: &str, own: &Socket) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
         socket.drop_events(ACTION, PORT_ID_OFFSET, own.port()?)?;
-        Ok(RulesetEvents { socket, watched: Watched::Table(table.to_owned()), is_relevant: false })
+        Ok(Self::new(socket, Watched::Table(table.to_owned())))
     }
 
     /// Subscribes to changes of chains with this prefix in the tables of iptables-nft, and to deletions of rules from
@@ -73,16 +79,26 @@ impl RulesetEvents {
     /// [`crate::Error::Io`] if the privilege or nf_tables is missing.
     pub fn listen_to_iptables(prefix: &'static str) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
-        Ok(RulesetEvents { socket, watched: Watched::Chains(prefix), is_relevant: false })
+        Ok(Self::new(socket, Watched::Chains(prefix)))
+    }
+
+    fn new(socket: Socket, watched: Watched) -> Self {
+        let subscription = Subscription::register(socket.as_fd());
+        RulesetEvents { socket, subscription, watched, is_relevant: false }
     }
 
     /// Waits for transactions, and passes each to `each`. Returns after one datagram.
     ///
     /// # Errors
-    /// [`crate::Error::Overrun`] if notifications were lost: the watched part may have changed.
+    /// [`crate::Error::Overrun`] if notifications were lost, also while this process wrote a large table: the watched part may
+    /// have changed.
     pub fn wait(&mut self, mut each: impl FnMut(TransactionEvent)) -> Result<()> {
-        self.socket.wait(ACTION)?;
-        let RulesetEvents { socket, watched, is_relevant } = self;
+        let RulesetEvents { socket, subscription, watched, is_relevant } = self;
+        socket.wait(ACTION, subscription.as_ref().map(|subscription| subscription.wake()))?;
+        if subscription.as_ref().is_some_and(|subscription| subscription.take_lost_events()) {
+            *is_relevant = false;
+            return Err(Error::Overrun { action: ACTION });
+        }
         let read = socket.events(ACTION, |message| {
             if let Some(event) = read(message, watched, is_relevant)? {
                 each(event);

@@ -23,10 +23,12 @@ mod element;
 mod element_records;
 mod elements;
 mod encode;
+mod event_pause;
 mod events;
 mod expression;
 mod field;
 mod generation;
+mod own_commits;
 mod packet_trace;
 mod print;
 mod print_rule;
@@ -59,6 +61,7 @@ pub use field::{
     TCP_SYN_ECN,
 };
 pub use generation::{generation, open};
+pub use own_commits::committed_transactions;
 pub use packet_trace::{
     Marker, PacketTracer, TraceEvent, TraceFamily, TraceStep, TraceVerdict, TracedAddresses, TracedDirection,
     TracedFlow,
@@ -71,4 +74,4 @@ pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, dele
 pub use table_diff::ChangeCounts;
 #[cfg(any(test, feature = "trace"))]
 pub use trace::{ChainTraversal, Fate, Packet, PacketPath, SetWrite, Trace, TracedHost};
-pub use transaction::{Transaction, committed_transactions};
+pub use transaction::Transaction;

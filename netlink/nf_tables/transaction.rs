@@ -1,13 +1,14 @@
 //! Atomic transactions on one table.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::comment::{self, COMMENT, SET_COMMENT};
 use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
 use super::data::Data;
 use super::element::{Element, ElementData, Key, end_of_range};
 use super::expression::Expression;
+use super::own_commits;
 use super::rejected_object;
 use super::rule::Rule;
 use super::set::{SetSpec, type_number};
@@ -33,13 +34,11 @@ const POLICY_ACCEPT: u32 = 1;
 /// The bytes of elements in one message: an attribute has at most 64 KiB, and an element has less than 1 KiB.
 const ELEMENT_BYTES: usize = 60 << 10;
 
-/// The number of transactions of this process, which wraps around.
-static COMMITTED: AtomicU32 = AtomicU32::new(0);
-
-/// Returns the number of transactions that this process has committed or is committing, in all network namespaces. Each
-/// raises the [generation](super::generation()) of its namespace by 1. The number wraps around.
-pub fn committed_transactions() -> u32 {
-    COMMITTED.load(SeqCst)
+/// Waits until the kernel has no running commit in the network namespace of `socket`: an empty batch takes its lock.
+pub(super) fn wait_for_running_commit(socket: &mut Socket) -> Result<()> {
+    let mut empty = Transaction::new("wait for a running commit", TableFamily::Inet, "")?;
+    empty.push_delimiter(NFNL_MSG_BATCH_END)?;
+    socket.send_without_response(empty.action, &mut empty.batch)
 }
 
 /// A batch of changes to one table that the kernel applies atomically. Each method appends a change; the objects that it
@@ -204,11 +203,11 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
-    pub fn add_elements<'e>(
+    pub fn add_elements<K: Borrow<Key>, E: Borrow<Element>>(
         &mut self,
         set: &str,
         spec: &SetSpec,
-        elements: impl IntoIterator<Item = (&'e Key, &'e Element)>,
+        elements: impl IntoIterator<Item = (K, E)>,
     ) -> Result<()> {
         self.elements(m::NEWSETELEM, CREATE, set, spec, elements)
     }
@@ -217,22 +216,22 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
-    pub fn delete_elements<'e>(
+    pub fn delete_elements<K: Borrow<Key>, E: Borrow<Element>>(
         &mut self,
         set: &str,
         spec: &SetSpec,
-        elements: impl IntoIterator<Item = (&'e Key, &'e Element)>,
+        elements: impl IntoIterator<Item = (K, E)>,
     ) -> Result<()> {
         self.elements(m::DELSETELEM, 0, set, spec, elements)
     }
 
-    fn elements<'e>(
+    fn elements<K: Borrow<Key>, E: Borrow<Element>>(
         &mut self,
         message: u8,
         flags: u16,
         set: &str,
         spec: &SetSpec,
-        elements: impl IntoIterator<Item = (&'e Key, &'e Element)>,
+        elements: impl IntoIterator<Item = (K, E)>,
     ) -> Result<()> {
         let mut elements = elements.into_iter().peekable();
         while elements.peek().is_some() {
@@ -242,7 +241,7 @@ impl Transaction {
                     let start = list.written();
                     while list.written() - start < ELEMENT_BYTES {
                         let Some((key, element)) = elements.next() else { break };
-                        write_element(list, spec, key, element);
+                        write_element(list, spec, key.borrow(), element.borrow());
                     }
                 });
             })?;
@@ -308,13 +307,7 @@ impl Transaction {
         }
         let last = self.batch.len() - 1;
         self.push_delimiter(NFNL_MSG_BATCH_END)?;
-        // Counted before the kernel has it: a generation that includes the transaction is never read with a lower count.
-        COMMITTED.fetch_add(1, SeqCst);
-        let sent = self.send(socket, last);
-        if sent.is_err() {
-            COMMITTED.fetch_sub(1, SeqCst);
-        }
-        sent
+        own_commits::count(|| self.send(socket, last))
     }
 
     /// Has the kernel validate the transaction without applying it.

@@ -64,7 +64,7 @@ impl ForwardingMonitor {
     /// # Errors
     /// [`Error::Io`] if the system call fails.
     pub fn wait(&self) -> Result<()> {
-        self.socket.wait(ACTION)
+        self.socket.wait(ACTION, None)
     }
 
     /// Returns the next change; `None` if there is none yet.

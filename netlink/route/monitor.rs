@@ -81,7 +81,7 @@ impl AddressMonitor {
     /// # Errors
     /// [`Error::Io`] if the system call fails.
     pub fn wait(&self) -> Result<()> {
-        self.socket.wait(ACTION)
+        self.socket.wait(ACTION, None)
     }
 
     /// Returns the next change; `None` if there is none and the socket is non-blocking.
@@ -156,7 +156,7 @@ impl LinkMonitor {
     /// # Errors
     /// [`Error::Io`] if the system call fails.
     pub fn wait(&self) -> Result<()> {
-        self.socket.wait(ACTION_LINKS)
+        self.socket.wait(ACTION_LINKS, None)
     }
 
     /// Discards all queued notifications.

@@ -15,6 +15,9 @@ const NETLINK_EXT_ACK: i32 = 11;
 /// `NETLINK_GET_STRICT_CHK`: dumps apply the filters in the request's header.
 const NETLINK_GET_STRICT_CHK: i32 = 12;
 
+/// `SO_NETNS_COOKIE`, since Linux 5.14.
+const SO_NETNS_COOKIE: i32 = 71;
+
 /// Size of the kernel's buffers: enough for the error responses to a full [`Batch`](crate::message::Batch) of single
 /// deletes.
 const BUFFER_BYTES: i32 = 4 << 20;
@@ -80,11 +83,7 @@ impl KernelTransport {
     }
 
     fn set_option<T>(&self, level: i32, option: i32, value: &T) -> io::Result<()> {
-        let length = size_of::<T>() as libc::socklen_t;
-        // SAFETY: the kernel reads `length` bytes behind `value`, which is a live T of plain data.
-        succeeded(unsafe {
-            libc::setsockopt(self.fd.as_raw_fd(), level, option, (&raw const *value).cast(), length)
-        })
+        set_option(self.fd.as_fd(), level, option, value)
     }
 }
 
@@ -118,10 +117,16 @@ impl Transport for KernelTransport {
         Ok(Datagram { length, port: from.nl_pid })
     }
 
-    fn wait(&self) -> io::Result<()> {
-        let mut wanted = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the pointer is to one live pollfd, as the count says.
-        if unsafe { libc::poll(&mut wanted, 1, -1) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        // poll ignores a negative descriptor.
+        let other = other.map_or(-1, |fd| fd.as_raw_fd());
+        let mut wanted = [self.fd.as_raw_fd(), other].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // SAFETY: the pointer is to two live pollfds, as the count says.
+        succeeded(unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, -1) })
     }
 
     fn options(&self) -> &dyn SocketOptions {
@@ -169,6 +174,37 @@ impl SocketOptions for KernelTransport {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Makes a netlink socket join or leave a multicast group.
+pub(crate) fn set_membership(socket: BorrowedFd<'_>, group: u32, is_member: bool) -> io::Result<()> {
+    let option = if is_member { libc::NETLINK_ADD_MEMBERSHIP } else { libc::NETLINK_DROP_MEMBERSHIP };
+    set_option(socket, libc::SOL_NETLINK, option, &group)
+}
+
+/// Returns the cookie of a socket's network namespace, which no other namespace has.
+pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes up to `length` bytes to `cookie`, which is live; both pointers are valid.
+    succeeded(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    })?;
+    Ok(cookie)
+}
+
+fn set_option<T>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes behind `value`, which is a live T of plain data.
+    succeeded(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), length)
+    })
 }
 
 fn unset_address() -> libc::sockaddr_nl {

@@ -27,6 +27,8 @@ use self::transport::Transport as _;
 use crate::error::{Error, Result};
 use crate::message::Batch;
 
+pub(crate) use self::kernel_transport::{namespace_cookie, set_membership};
+
 #[cfg(feature = "test-transport")]
 pub use self::{
     kernel_transport::KernelTransport,
@@ -138,14 +140,20 @@ impl Socket {
         self.transport.options().drop_matching(offset, value).during(action)
     }
 
-    /// Blocks until the socket is readable, also if it is non-blocking.
-    pub(crate) fn wait(&self, action: &'static str) -> Result<()> {
+    /// Blocks until the socket or another descriptor is readable, also if the socket is non-blocking.
+    pub(crate) fn wait(&self, action: &'static str, other: Option<BorrowedFd<'_>>) -> Result<()> {
         loop {
-            match self.transport.wait() {
+            match self.transport.wait(other) {
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
                 waited => return waited.during(action),
             }
         }
+    }
+
+    /// Sends a batch to which the kernel does not respond.
+    pub(crate) fn send_without_response(&mut self, action: &'static str, batch: &mut Batch) -> Result<()> {
+        // An error that it reports all the same is discarded before the next request.
+        self.send(action, batch, 0).map(drop)
     }
 
     /// Assigns sequence numbers to a batch and sends it. Returns the sequence number of its first message.

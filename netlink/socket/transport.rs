@@ -28,11 +28,11 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// The error of `recvfrom(2)`: `EAGAIN` after the timeout, `ENOBUFS` if datagrams were lost.
     fn receive(&mut self, buffer: &mut Vec<u8>, is_nonblocking: bool) -> io::Result<Datagram>;
 
-    /// Blocks until a datagram can be received.
+    /// Blocks until a datagram can be received, or another descriptor is readable.
     ///
     /// # Errors
     /// The error of `poll(2)`.
-    fn wait(&self) -> io::Result<()>;
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()>;
 
     /// Returns the socket's properties and options.
     fn options(&self) -> &dyn SocketOptions;

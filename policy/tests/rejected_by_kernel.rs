@@ -9,6 +9,7 @@ mod namespace;
 mod support;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ impl Transport for Invalidating {
         self.kernel.receive(buffer, is_nonblocking)
     }
 
-    fn wait(&self) -> io::Result<()> {
-        self.kernel.wait()
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.kernel.wait(other)
     }
 
     fn options(&self) -> &dyn SocketOptions {

@@ -83,7 +83,7 @@ fn follow(table: &str, mut events: RulesetEvents, latest: &AtomicU32, notifier: 
                 std::thread::sleep(RETRY);
             }
             latest.store(0, Relaxed);
-            changed_by = Some("an unknown process; the kernel dropped notifications".to_owned());
+            changed_by = Some("an unknown process; notifications were lost".to_owned());
         }
         let Some(process) = changed_by else { continue };
         if !notifier.notify(Drift(process)) {

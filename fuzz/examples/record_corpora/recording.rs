@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -40,8 +41,8 @@ impl Transport for Recording {
         Ok(datagram)
     }
 
-    fn wait(&self) -> io::Result<()> {
-        self.kernel.wait()
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.kernel.wait(other)
     }
 
     fn options(&self) -> &dyn SocketOptions {

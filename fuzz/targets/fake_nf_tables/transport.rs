@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use portcullis_netlink::attribute::Writer;
 use portcullis_netlink::message::{ACK, Batch, DUMP, Message, Messages};
@@ -139,7 +140,7 @@ impl Transport for FakeSocket {
         Ok(Datagram { length: datagram.len(), port: 0 })
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self, _other: Option<BorrowedFd<'_>>) -> io::Result<()> {
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use super::datagrams::{first_length, interrupt_dump, reject_middle, sequence, set_sequence, status};
 use super::{Fault, FaultPlan};
@@ -91,8 +92,8 @@ impl Transport for FaultyTransport {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    fn wait(&self) -> io::Result<()> {
-        if self.queued.is_empty() { self.kernel.wait() } else { Ok(()) }
+    fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if self.queued.is_empty() { self.kernel.wait(other) } else { Ok(()) }
     }
 
     fn options(&self) -> &dyn SocketOptions {

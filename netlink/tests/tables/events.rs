@@ -1,10 +1,14 @@
 //! Who else changed a table.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_netlink::nf_tables::{self, Element, RulesetEvents};
+use portcullis_netlink::Error;
+use portcullis_netlink::nf_tables::{
+    self, DataType, DesiredTable, Element, Key, RulesetEvents, Set, SetSpec, TableFamily,
+};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
@@ -72,5 +76,57 @@ fn changes_of_iptables_chains_are_reported() {
             let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
             assert_eq!(batch.generation, nf_tables::generation(&mut socket).unwrap(), "{change}");
         }
+    });
+}
+
+/// Gives a table a large set, whose elements depend on the round.
+fn fill(table: &mut DesiredTable, round: u32, count: u32) {
+    let elements = (0..count).map(|n| {
+        let address = Ipv4Addr::from(0x0a00_0000 + round * count + n);
+        (Key::from(IpAddr::from(address)), Element::new())
+    });
+    let spec = SetSpec::new(&[DataType::Ipv4Addr]);
+    table.put_set(&name("large"), Set::with_elements(spec, elements));
+}
+
+#[test]
+fn subscriptions_pause_during_large_writes_and_miss_nothing() {
+    const COUNT: u32 = 5_000;
+    inside(|| {
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
+        let mut events = RulesetEvents::listen(NAME, &socket).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            loop {
+                match events.wait(|event| _ = sender.send(Some(event))) {
+                    Ok(()) => {}
+                    Err(Error::Overrun { .. }) => _ = sender.send(None),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let mut table = DesiredTable::new(TableFamily::Inet, NAME);
+        fill(&mut table, 0, COUNT);
+        nf_tables::commit(&mut socket, &mut table).unwrap();
+        let reported = receiver.recv_timeout(Duration::from_millis(300));
+        assert!(reported.is_err(), "our own large write: {reported:?}");
+        run("nft add table inet another");
+        let event = receiver.recv_timeout(Duration::from_secs(5)).expect("the pause has ended");
+        assert_eq!(event.expect("an event").process_name, "nft");
+        // Another process commits while a large set is written: it is reported, or lost events are.
+        let (mut reported, mut lost) = (0, 0);
+        for round in 1..=5 {
+            let change = thread::spawn(move || run(&format!("nft add chain inet another c{round}")));
+            fill(&mut table, round, COUNT);
+            nf_tables::commit(&mut socket, &mut table).unwrap();
+            change.join().unwrap();
+            match receiver.recv_timeout(Duration::from_secs(5)).expect("a change during a large write") {
+                Some(_) => reported += 1,
+                None => lost += 1,
+            }
+            // A change may be reported both ways.
+            while receiver.recv_timeout(Duration::from_millis(50)).is_ok() {}
+        }
+        println!("{reported} changes were reported, {lost} were reported as lost");
     });
 }
