@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::nf_tables::{Chain, Key, Set, Table, UnknownObjects, reachable_chains};
+use portcullis_netlink::nf_tables::{Chain, Element, Key, Set, Table, UnknownObjects, reachable_chains};
 
+use super::dispatch_tree::CountSet;
 use super::endpoint_map::{EndpointMap, FrontendKey};
 use super::names::{
     AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS, LOCAL_NODE_PORTS,
@@ -85,7 +86,7 @@ pub fn service_rules(
     let mut rules = Vec::new();
     for (name, set) in &table.sets {
         let own = set.elements.iter().filter(|(key, _)| owners.of_element(name, key) == owner);
-        let mut lines: Vec<String> = own.map(|(key, element)| set.line(key, element).to_string()).collect();
+        let mut lines: Vec<String> = own.map(|(key, element)| set.line(&key, &element).to_string()).collect();
         if !lines.is_empty() {
             lines.sort_unstable();
             let kind = if set.spec.is_map() { "map" } else { "set" };
@@ -158,10 +159,8 @@ impl TableDiff {
         let object = format!("{kind} {name}");
         let elements = |set: Option<&Set>| -> BTreeMap<Key, String> {
             let Some(set) = set else { return BTreeMap::new() };
-            set.elements
-                .iter()
-                .map(|(key, element)| (key.clone(), set.line(key, element).to_string()))
-                .collect()
+            let line = |(key, element): (Key, Element)| (key.clone(), set.line(&key, &element).to_string());
+            set.elements.iter().map(line).collect()
         };
         let (found, desired) = (elements(found), elements(desired));
         for (key, line) in found.iter().filter(|(key, line)| desired.get(*key) != Some(*line)) {
@@ -239,7 +238,8 @@ impl Owners {
             SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
             _ => {
-                match FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key))? {
+                let map = FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key));
+                match map.or_else(|| Some(CountSet::from_name(set)?.key))? {
                     FrontendKey::Address => address,
                     FrontendKey::NodePort => node_port,
                 }

@@ -8,6 +8,8 @@
 //!                jump external-3
 //!                …                                                      and all once more
 //! ```
+//! Services with more than a few endpoints are found by a tree before these ([`dispatch_tree`]).
+//!
 //! One map from frontends to chains would be shorter. But for each added verdict, the kernel walks the verdicts of all maps
 //! in use (`nft_table_validate`), and for each added rule with a lookup, all elements of its map (`nf_tables_bind_set`).
 //! With this layout a change of the number of endpoints changes only elements, and the map for a new number of endpoints is
@@ -16,9 +18,12 @@
 //! A transaction can move a Service to another map while a packet is in these chains: out of a map that the packet has not
 //! reached into one that it has passed. So all steps come twice.
 
+use std::sync::Arc;
+
 use portcullis_netlink::nf_tables::{Chain, Rule, Verdict};
 
 use super::affinity;
+use super::dispatch_tree;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind};
 use super::names::{
     INSIDE_IPS, INSIDE_NODE_PORTS, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS, SERVICE_NODE_PORTS,
@@ -61,6 +66,14 @@ impl DispatchStep {
             DispatchStep::LocalPolicy(_) | DispatchStep::AffinityUpdate(..) => false,
         }
     }
+
+    /// Returns the endpoint map of the step if it is of this kind.
+    fn map_of(self, kind: MapKind) -> Option<EndpointMap> {
+        match self {
+            DispatchStep::EndpointMap(map) if map.kind == kind => Some(map),
+            _ => None,
+        }
+    }
 }
 
 impl FrontendKey {
@@ -89,31 +102,53 @@ impl FrontendKey {
     }
 }
 
-/// Returns the dispatch chains: for all clients, and for internal clients of frontends with external traffic policy Local.
+/// Returns the dispatch chains: for all clients, for internal clients of frontends with external traffic policy Local, and those
+/// of the trees.
 pub(super) fn chains(
     key: FrontendKey,
     steps: impl Iterator<Item = DispatchStep> + Clone,
     settings: &Settings,
-) -> [(&'static str, Chain); 2] {
+) -> Vec<(Arc<str>, Chain)> {
     let steps = steps.filter(|step| step.key() == key);
-    let rules = |step: DispatchStep| match step {
-        DispatchStep::LocalPolicy(key) => local_policy_rules(key, settings),
-        DispatchStep::Affinity { key, is_internal } => {
-            vec![affinity::dispatch_rule(key, is_internal, settings)]
-        }
-        DispatchStep::EndpointMap(map) => vec![jump(Rule::new(), &map.name())],
-        DispatchStep::AffinityUpdate(..) => Vec::new(),
+    let before_maps = |is_internal: bool| {
+        let rules = |step: DispatchStep| match step {
+            DispatchStep::LocalPolicy(key) => local_policy_rules(key, settings),
+            DispatchStep::Affinity { key, is_internal } => {
+                vec![affinity::dispatch_rule(key, is_internal, settings)]
+            }
+            DispatchStep::EndpointMap(_) | DispatchStep::AffinityUpdate(..) => Vec::new(),
+        };
+        steps.clone().filter(move |step| step.is_internal() == is_internal).flat_map(rules)
     };
-    let internal: Vec<Rule> = steps.clone().filter(|step| step.is_internal()).flat_map(rules).collect();
-    let all: Vec<Rule> = steps.clone().filter(|step| !step.is_internal()).flat_map(rules).collect();
+    let mut chains = Vec::new();
+    let mut map_rules = |kinds: &[MapKind]| {
+        let maps = |kind: MapKind| steps.clone().filter_map(move |step| step.map_of(kind));
+        let mut rules = Vec::new();
+        for kind in kinds {
+            let counts: Vec<u16> = maps(*kind).filter(|map| map.is_in_tree()).map(|map| map.count).collect();
+            if let Some(tree) = dispatch_tree::tree(key, *kind, &counts, settings) {
+                rules.push(tree.entry);
+                chains.extend(tree.chains);
+            }
+        }
+        let sequential = kinds.iter().flat_map(|kind| maps(*kind)).filter(|map| !map.is_in_tree());
+        rules.extend(sequential.map(|map| jump(Rule::new(), &map.name())));
+        rules
+    };
+    let internal: Vec<Rule> = before_maps(true).chain(map_rules(&[MapKind::Internal])).collect();
+    let maps = map_rules(&[MapKind::Direct, MapKind::Masqueraded]);
+    let all: Vec<Rule> = before_maps(false).chain(maps).collect();
     // A Service cannot have moved from another map if there is only one.
     let can_move = steps
+        .clone()
         .filter(|step| !matches!(step, DispatchStep::Affinity { .. } | DispatchStep::AffinityUpdate(..)));
     let mut again = if can_move.count() > 1 { all.clone() } else { Vec::new() };
     if let Some(first) = again.first_mut() {
         *first = first.clone().with_comment("again, as it may be another one by now");
     }
-    [(key.frontends(), Chain::new([all, again].concat())), (key.internal_chain(), Chain::new(internal))]
+    chains.push((key.frontends().into(), Chain::new([all, again].concat())));
+    chains.push((key.internal_chain().into(), Chain::new(internal)));
+    chains
 }
 
 fn jump(rule: Rule, chain: &str) -> Rule {

@@ -68,6 +68,10 @@ pub(super) enum MapKind {
     Internal,
 }
 
+impl MapKind {
+    pub(super) const ALL: [MapKind; 3] = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
+}
+
 /// A map of endpoints by random number, and the chain that looks it up; both have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EndpointMap {
@@ -82,6 +86,18 @@ impl MapKind {
 }
 
 impl EndpointMap {
+    /// Returns the start of the names of all maps of a kind.
+    pub(super) fn prefix(key: FrontendKey, kind: MapKind) -> &'static str {
+        match (key, kind) {
+            (FrontendKey::Address, MapKind::Direct) => "service",
+            (FrontendKey::Address, MapKind::Masqueraded) => "external",
+            (FrontendKey::Address, MapKind::Internal) => "inside",
+            (FrontendKey::NodePort, MapKind::Direct) => "nodeport-local",
+            (FrontendKey::NodePort, MapKind::Masqueraded) => "nodeport",
+            (FrontendKey::NodePort, MapKind::Internal) => "nodeport-inside",
+        }
+    }
+
     /// Returns the name of the chain and the map.
     pub(super) fn name(self) -> Arc<str> {
         self.to_string().into()
@@ -121,15 +137,7 @@ impl EndpointMap {
 
 impl fmt::Display for EndpointMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = match (self.key, self.kind) {
-            (FrontendKey::Address, MapKind::Direct) => "service",
-            (FrontendKey::Address, MapKind::Masqueraded) => "external",
-            (FrontendKey::Address, MapKind::Internal) => "inside",
-            (FrontendKey::NodePort, MapKind::Direct) => "nodeport-local",
-            (FrontendKey::NodePort, MapKind::Masqueraded) => "nodeport",
-            (FrontendKey::NodePort, MapKind::Internal) => "nodeport-inside",
-        };
-        write!(f, "{prefix}-{}", self.count)
+        write!(f, "{}-{}", EndpointMap::prefix(self.key, self.kind), self.count)
     }
 }
 

@@ -16,6 +16,8 @@ mod base_chains;
 mod blocking_objects;
 mod diff;
 mod dispatch;
+mod dispatch_steps;
+mod dispatch_tree;
 mod endpoint_map;
 mod loopback_guard;
 mod names;

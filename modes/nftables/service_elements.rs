@@ -10,6 +10,7 @@ use portcullis_netlink::nf_tables::{Element, Key, Verdict};
 
 use super::affinity::{Affinity, endpoint_number};
 use super::dispatch::DispatchStep;
+use super::dispatch_tree::CountSet;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, numbered_endpoints};
 use super::names::{
     AFFINITY_ENDPOINTS, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS,
@@ -23,6 +24,8 @@ pub(super) enum SetId {
     /// One that exists with or without Services.
     Fixed(&'static str),
     EndpointMap(EndpointMap),
+    /// One by which the map of a frontend with many endpoints is found.
+    Count(CountSet),
 }
 
 impl SetId {
@@ -30,6 +33,7 @@ impl SetId {
         match self {
             SetId::Fixed(name) => name.into(),
             SetId::EndpointMap(map) => map.name(),
+            SetId::Count(set) => set.name(),
         }
     }
 }
@@ -112,6 +116,9 @@ impl PortElements<'_> {
         if !endpoints.is_empty() {
             self.needs(DispatchStep::EndpointMap(map));
             self.session_affinity(frontend, key, kind, &endpoints);
+        }
+        for set in map.count_sets() {
+            self.service.elements.insert((SetId::Count(set), key.clone()), Element::new());
         }
         for (number, endpoint) in (0..).zip(&endpoints) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());

@@ -4,7 +4,7 @@
 //! several Services gets a frontend that they claim. If elements collide all the same, the first Service by namespace and
 //! name gets the element.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,8 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName, sparse};
 use portcullis_netlink::nf_tables::{DesiredTable, Element, Key, Table, TableFamily};
 
-use super::affinity;
 use super::base_chains;
-use super::dispatch::{self, DispatchStep};
+use super::dispatch_steps::DispatchSteps;
 use super::endpoint_map::FrontendKey;
 use super::names::{
     AFFINITY_ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS,
@@ -41,6 +40,7 @@ fn owning_set(set: SetId) -> Option<&'static str> {
             return key.map(FrontendKey::frontends);
         }
         SetId::EndpointMap(map) => map.key.frontends(),
+        SetId::Count(set) => set.key.frontends(),
     })
 }
 
@@ -54,10 +54,9 @@ fn is_shared(set: SetId) -> bool {
 pub struct ServiceTable {
     settings: Settings,
     pub(super) table: DesiredTable,
-    /// The number of frontends that need each dispatch step.
-    steps: BTreeMap<DispatchStep, usize>,
-    /// The frontend keys whose dispatch chains do not match `steps`.
-    outdated_dispatch: BTreeSet<FrontendKey>,
+    steps: DispatchSteps,
+    /// The set whose name was used last.
+    last_name: Option<(SetId, Arc<str>)>,
     /// The number of Services that have each element of shared sets.
     shared: HashMap<ElementId, usize>,
     /// Elements that several Services claim or claimed, and the time at which each may be removed if no Service claims it
@@ -65,7 +64,6 @@ pub struct ServiceTable {
     conflicts: HashMap<ElementId, Instant>,
     /// Pending removals: objects that no Service needs any more, and the time of their removal.
     pending_elements: BTreeMap<ElementId, Instant>,
-    pending_steps: BTreeMap<DispatchStep, Instant>,
 }
 
 impl ServiceTable {
@@ -101,14 +99,13 @@ impl ServiceTable {
         let mut new = ServiceTable {
             settings,
             table,
-            steps: BTreeMap::new(),
-            outdated_dispatch: FrontendKey::ALL.into(),
+            steps: DispatchSteps::new(),
+            last_name: None,
             shared: HashMap::new(),
             conflicts: HashMap::new(),
             pending_elements: BTreeMap::new(),
-            pending_steps: BTreeMap::new(),
         };
-        new.update_dispatch();
+        new.steps.update_chains(&mut new.table, &new.settings);
         new
     }
 
@@ -122,7 +119,7 @@ impl ServiceTable {
         let after = ServiceElements::new(after, &self.settings);
         // Add before removing, so that what both have is kept.
         for (step, uses) in &after.steps {
-            self.add_step(*step, *uses);
+            self.steps.add(*step, *uses, &mut self.table, &self.settings);
         }
         for id in after.elements.keys().filter(|id| !before.elements.contains_key(*id)) {
             self.detect_conflict(id, now);
@@ -136,7 +133,7 @@ impl ServiceTable {
             self.remove_element(id, now);
         }
         for (step, uses) in &before.steps {
-            self.remove_step(*step, *uses, now);
+            self.steps.remove(*step, *uses, now + GRACE);
         }
     }
 
@@ -161,14 +158,28 @@ impl ServiceTable {
             self.evict_sources(id);
         }
         if !self.conflicts.contains_key(id) {
-            self.table.put_element(&set.name(), key.clone(), element.clone());
+            let name = self.name(*set);
+            self.table.put_element(&name, key.clone(), element.clone());
+        }
+    }
+
+    /// Returns the name of a set. The elements of a Service are ordered by set, so the last name is kept.
+    fn name(&mut self, set: SetId) -> Arc<str> {
+        match &self.last_name {
+            Some((last, name)) if *last == set => Arc::clone(name),
+            _ => {
+                let name = set.name();
+                self.last_name = Some((set, Arc::clone(&name)));
+                name
+            }
         }
     }
 
     /// Returns true if the table has the element, and its removal is not pending.
-    fn contains(&self, id: &ElementId) -> bool {
+    fn contains(&mut self, id: &ElementId) -> bool {
         let (set, key) = id;
-        let set = self.table.desired().sets.get(&set.name());
+        let name = self.name(*set);
+        let set = self.table.desired().sets.get(&name);
         set.is_some_and(|set| set.elements.contains_key(key)) && !self.pending_elements.contains_key(id)
     }
 
@@ -196,7 +207,8 @@ impl ServiceTable {
     }
 
     fn delete_element(&mut self, id: &ElementId) {
-        self.table.remove_element(&id.0.name(), &id.1);
+        let name = self.name(id.0);
+        self.table.remove_element(&name, &id.1);
     }
 
     /// Deletes an element, or marks it as pending removal while packets in progress may look it up.
@@ -259,7 +271,8 @@ impl ServiceTable {
             winner.elements.iter().filter(|(other, _)| depends(other)).collect();
         lost.iter().for_each(|other| self.delete_element(other));
         for ((set, key), element) in won {
-            self.table.put_element(&set.name(), key.clone(), element.clone());
+            let name = self.name(*set);
+            self.table.put_element(&name, key.clone(), element.clone());
         }
     }
 
@@ -283,51 +296,6 @@ impl ServiceTable {
         }
     }
 
-    fn add_step(&mut self, step: DispatchStep, uses: usize) {
-        let users = self.steps.entry(step).or_default();
-        let is_new = *users == 0 && self.pending_steps.remove(&step).is_none();
-        *users += uses;
-        if is_new {
-            self.outdated_dispatch.insert(step.key());
-            match step {
-                DispatchStep::EndpointMap(map) => {
-                    self.table.put_set(&map.name(), map.map(&self.settings));
-                    self.table.put_chain(&map.name(), map.chain(&self.settings));
-                }
-                DispatchStep::AffinityUpdate(key, timeout) => {
-                    let chain = affinity::update_chain(key, timeout, &self.settings);
-                    self.table.put_chain(&affinity::update_chain_name(key, timeout).into(), chain);
-                    let (timeout, element) = affinity::update_element(key, timeout);
-                    self.table.put_element(&key.affinity_updates().into(), timeout, element);
-                }
-                DispatchStep::LocalPolicy(_) | DispatchStep::Affinity { .. } => {}
-            }
-        }
-    }
-
-    fn remove_step(&mut self, step: DispatchStep, uses: usize, now: Instant) {
-        let Some(users) = self.steps.get_mut(&step) else { return };
-        *users -= uses;
-        if *users == 0 {
-            self.steps.remove(&step);
-            self.pending_steps.insert(step, now + GRACE);
-        }
-    }
-
-    /// Rewrites outdated dispatch chains. They keep the steps whose removal is pending.
-    fn update_dispatch(&mut self) {
-        if self.outdated_dispatch.is_empty() {
-            return;
-        }
-        let steps: BTreeSet<DispatchStep> =
-            self.steps.keys().chain(self.pending_steps.keys()).copied().collect();
-        for key in std::mem::take(&mut self.outdated_dispatch) {
-            for (name, chain) in dispatch::chains(key, steps.iter().copied(), &self.settings) {
-                self.table.put_chain(&name.into(), chain);
-            }
-        }
-    }
-
     /// Completes a group of changes: rewrites dispatch chains and resolves conflicts. `programmed` has the version in the
     /// table of each Service whose desired version is not there.
     pub(super) fn finish(
@@ -335,7 +303,7 @@ impl ServiceTable {
         desired: &Desired,
         programmed: &HashMap<NamespacedName, Arc<[ServicePort]>>,
     ) {
-        self.update_dispatch();
+        self.steps.update_chains(&mut self.table, &self.settings);
         if self.conflicts.is_empty() {
             return;
         }
@@ -365,30 +333,17 @@ impl ServiceTable {
         for id in take_due(&mut self.pending_elements, now) {
             self.delete_element(&id);
         }
-        for step in take_due(&mut self.pending_steps, now) {
-            self.outdated_dispatch.insert(step.key());
-            match step {
-                DispatchStep::EndpointMap(map) => {
-                    self.table.remove_chain(&map.name());
-                    self.table.remove_set(&map.name());
-                }
-                DispatchStep::AffinityUpdate(key, timeout) => {
-                    self.table.remove_element(&key.affinity_updates().into(), &Key::new().number(timeout));
-                    self.table.remove_chain(&Arc::from(affinity::update_chain_name(key, timeout)));
-                }
-                DispatchStep::LocalPolicy(_) | DispatchStep::Affinity { .. } => {}
-            }
-        }
+        self.steps.remove_due(now, &mut self.table);
     }
 
     /// Returns the time of the next pending removal.
     pub(super) fn next_removal(&self) -> Option<Instant> {
-        self.pending_elements.values().chain(self.pending_steps.values()).copied().min()
+        self.pending_elements.values().copied().chain(self.steps.removals()).min()
     }
 }
 
 /// Takes the entries that are due.
-fn take_due<K: Clone + Ord>(pending: &mut BTreeMap<K, Instant>, now: Instant) -> Vec<K> {
+pub(super) fn take_due<K: Clone + Ord>(pending: &mut BTreeMap<K, Instant>, now: Instant) -> Vec<K> {
     let due: Vec<K> = pending.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
     due.iter().for_each(|id| _ = pending.remove(id));
     due

@@ -27,6 +27,8 @@ pub const NODE_PORTS: [u16; 2] = [30_001, 30_002];
 pub struct RandomService {
     /// Bit n stands for endpoint n, which is on this node if n is even.
     pub endpoints: u8,
+    /// The number of more endpoints, on another node: with so many, the map of a Service is found by a tree.
+    pub more: u8,
     pub external: Option<usize>,
     pub node_port: Option<usize>,
     pub external_local: bool,
@@ -59,7 +61,9 @@ impl Services {
 impl RandomService {
     fn bits(&self) -> impl Iterator<Item = u8> {
         let endpoints = self.endpoints;
-        (0..8).filter(move |bit| endpoints & (1 << bit) != 0)
+        // On another node, as their numbers are odd.
+        let more = (0..self.more).map(|n| 9 + 2 * n);
+        (0..8).filter(move |bit| endpoints & (1 << bit) != 0).chain(more)
     }
 }
 
@@ -68,9 +72,11 @@ pub type Step = (Vec<(usize, Option<RandomService>)>, u64);
 
 fn service() -> impl Strategy<Value = RandomService> {
     let index = || proptest::option::weighted(0.7, 0..2usize);
-    (0..16u8, index(), index(), any::<[bool; 3]>(), proptest::bool::weighted(0.2)).prop_map(
-        |(endpoints, external, node_port, [external_local, affinity, ranges], internal_local)| {
-            RandomService { endpoints, external, node_port, external_local, internal_local, affinity, ranges }
+    let endpoints = (0..16u8, prop_oneof![4 => Just(0), 1 => Just(10), 1 => Just(14)]);
+    (endpoints, index(), index(), any::<[bool; 3]>(), proptest::bool::weighted(0.2)).prop_map(
+        |((endpoints, more), external, node_port, [external_local, affinity, ranges], internal_local)| {
+            let policies = RandomService { external_local, internal_local, ..RandomService::default() };
+            RandomService { endpoints, more, external, node_port, affinity, ranges, ..policies }
         },
     )
 }

@@ -14,7 +14,10 @@ use crate::cluster::{Cluster, EXTERNAL, NODE, NODE_PORTS, RandomService, SERVICE
 fn rules_during_commit(before: &Table, after: &Table) -> Table {
     let mut table = before.clone();
     for (name, chain) in &after.chains {
-        let is_dispatch = name.starts_with("service-ips") || name.starts_with("service-nodeports");
+        // The chains of a tree are named after the numbers of endpoints that they distinguish.
+        let is_dispatch = name.starts_with("service-ips")
+            || name.starts_with("service-nodeports")
+            || name.contains("-to-");
         if is_dispatch || !before.chains.contains_key(name) {
             table.chains.insert(name.clone(), chain.clone());
         }
@@ -119,7 +122,22 @@ fn packets_that_were_lost_once_find_an_endpoint() {
     let with_affinity = |endpoints, internal_local| {
         Some(RandomService { endpoints, internal_local, affinity: true, ..RandomService::default() })
     };
-    let rows: [(&str, Vec<Step>); 4] = [
+    let many = |more| Some(RandomService { endpoints: 0b1, more, ..RandomService::default() });
+    let rows: [(&str, Vec<Step>); 6] = [
+        (
+            "a Service gets so many endpoints that its map is found by the tree, then other numbers",
+            [many(1), many(10), many(15), many(31), many(2)].map(|service| (vec![(0, service)], 0)).into(),
+        ),
+        (
+            "the tree grows and shrinks around a Service",
+            vec![
+                (vec![(0, many(15))], 0),
+                (vec![(1, many(16)), (2, many(30))], 0),
+                (vec![(0, many(17))], 1500),
+                (vec![(1, None), (2, many(3))], 1500),
+                (vec![(0, many(15))], 1500),
+            ],
+        ),
         (
             "externalTrafficPolicy changes from Local to Cluster: internal clients used another map",
             vec![(vec![(0, local())], 0), (vec![(0, Some(external()))], 0)],
