@@ -29,7 +29,8 @@ pub struct Index {
     /// The node that a daemon serves; `None` for other uses of an index.
     own_node: Option<OwnNode>,
     nodes: HashMap<Name, Node>,
-    services: HashMap<NamespacedName, Service>,
+    /// Boxed, as a quarter to half of the places of a hash table are empty.
+    services: HashMap<NamespacedName, Box<Service>>,
     slices: SliceStore,
     service_cidrs: HashMap<NamespacedName, ServiceCidr>,
     namespaces: HashMap<Name, Namespace>,
@@ -114,12 +115,12 @@ impl Index {
 
     /// A Service.
     pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(|service| &**service)
     }
 
     /// All Services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        self.services.values().map(|service| &**service)
     }
 
     /// The slices of a Service, by name.
@@ -212,8 +213,20 @@ impl Index {
                 };
                 replace(&mut self.nodes, node.name.clone(), node)
             }
-            Object::Service(service) => replace(&mut self.services, name, service),
-            Object::EndpointSlice(slice) => return self.slices.apply(slice),
+            Object::Service(mut service) => {
+                // One string for the name of a Service, however many objects have it.
+                if let Some(known) = self.slices.service_name(&name) {
+                    service.key = known.clone();
+                }
+                replace(&mut self.services, service.key.clone(), Box::new(service))
+            }
+            Object::EndpointSlice(mut slice) => {
+                let known = slice.service.as_ref().and_then(|name| self.services.get(name));
+                if let Some(service) = known {
+                    slice.service = Some(service.key.clone());
+                }
+                return self.slices.apply(slice);
+            }
             Object::ServiceCidr(cidr) => replace(&mut self.service_cidrs, name, cidr),
             Object::Namespace(namespace) => replace(&mut self.namespaces, namespace.name.clone(), namespace),
             Object::Pod(pod) => replace(&mut self.pods, name, pod),

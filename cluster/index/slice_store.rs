@@ -31,16 +31,25 @@ impl SliceStore {
         &self.services
     }
 
+    /// Returns the name of a Service that has slices.
+    pub(super) fn service_name(&self, service: &NamespacedName) -> Option<&NamespacedName> {
+        self.slices.get_key_value(service).map(|(name, _)| name)
+    }
+
     /// Adds or replaces a slice. A slice that moves from one Service to another is one change of each.
-    pub(super) fn apply(&mut self, slice: EndpointSlice) -> Vec<Change> {
-        let Some(service) = slice.service.clone() else {
+    pub(super) fn apply(&mut self, mut slice: EndpointSlice) -> Vec<Change> {
+        let Some(service) = slice.service.take() else {
             return self.remove(slice.key).into_iter().collect();
         };
-        let key = slice.key.clone();
+        // The strings of names that are known, instead of copies.
+        let service = self.service_name(&service).cloned().unwrap_or(service);
+        let key = self.services.get_key_value(&slice.key).map_or(slice.key, |(key, _)| key.clone());
+        (slice.key, slice.service) = (key.clone(), Some(service.clone()));
         let has_moved = self.services.get(&key).is_some_and(|old| *old != service);
         let removed = if has_moved { self.remove(key.clone()) } else { None };
         self.services.insert(key.clone(), service.clone());
-        let slices = self.slices.entry(service.clone()).or_default();
+        // Most Services have one slice, for which a vector would reserve four places.
+        let slices = self.slices.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
         let mut trigger_time = slice.trigger_time;
         match slices.binary_search_by(|s| s.key.cmp(&key)) {
             Ok(at) if slices[at] == slice => return Vec::new(),
@@ -48,7 +57,12 @@ impl SliceStore {
                 trigger_time = trigger_time.filter(|_| slices[at].trigger_time != slice.trigger_time);
                 slices[at] = slice;
             }
-            Err(at) => slices.insert(at, slice),
+            Err(at) => {
+                if slices.len() == slices.capacity() {
+                    slices.reserve_exact(slices.len() / 4 + 1);
+                }
+                slices.insert(at, slice);
+            }
         }
         let added = slice_change(key, service, trigger_time);
         removed.into_iter().chain([added]).collect()
