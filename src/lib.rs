@@ -208,6 +208,7 @@ fn serve(
 ) -> anyhow::Result<ExitCode> {
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
     file_descriptors::raise_limit();
+    memory::limit_allocator();
     // Two threads, so that the servers respond while the loop is busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(reload_config) });

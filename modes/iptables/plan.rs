@@ -71,7 +71,11 @@ impl IptablesFamilyProxier {
         let mut services = Vec::new();
         // The hashes of each Service's rules in each shared chain.
         let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
-        let (mut wanted_chains, mut declared) = (HashSet::new(), Vec::new());
+        let mut declared = Vec::new();
+        // Those that no Service needs, after all Services. Small at the first sync, when the kernel has none.
+        let is_of_service = |chain: &ChainName| is_service_chain(chain.as_str());
+        let mut stale: HashSet<ChainName> =
+            snapshot.chains_of(Table::Nat).filter(is_of_service).collect();
         let names: BTreeSet<&NamespacedName> =
             desired.services().keys().chain(self.programmed.keys()).collect();
         for name in names {
@@ -81,7 +85,9 @@ impl IptablesFamilyProxier {
             let changed = rules.chains().filter(|(chain, lines)| !snapshot.holds(*chain, lines));
             declared.extend(changed.map(|(chain, _)| (chain, services.len())));
             let max_lines = if declared.len() > before { max_lines(&rules) } else { 0 };
-            wanted_chains.extend(rules.chains().map(|(chain, _)| chain));
+            if !stale.is_empty() {
+                rules.chains().for_each(|(chain, _)| _ = stale.remove(&chain));
+            }
             for chain in SharedChain::ALL {
                 shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
             }
@@ -89,8 +95,7 @@ impl IptablesFamilyProxier {
             let (name, rules, removals) = (name.clone(), rules.count(), Vec::new());
             services.push(PlannedService { name, ports, large, max_lines, rules, removals, is_in_kernel });
         }
-        let stale = |chain: &ChainName| is_service_chain(chain.as_str()) && !wanted_chains.contains(chain);
-        let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
+        let mut removals: Vec<ChainName> = stale.into_iter().collect();
         // Chains that jump to endpoint chains are deleted before these.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
         let names: Vec<&NamespacedName> = services.iter().map(|s: &PlannedService| &s.name).collect();
