@@ -70,9 +70,13 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000])]
     packets: Vec<usize>,
 
+    /// Numbers of endpoints that Services have, from 1 to this, for the cost of a first packet in nftables mode
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 64, 500])]
+    endpoint_counts: Vec<usize>,
+
     /// What to measure
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [
-        Part::Syncs, Part::ManyAddresses, Part::Line, Part::Packets
+        Part::Syncs, Part::ManyAddresses, Part::Line, Part::Packets, Part::FirstPackets
     ])]
     parts: Vec<Part>,
 
@@ -102,6 +106,8 @@ enum Part {
     Line,
     /// Connections through a Service
     Packets,
+    /// The first packet to a Service in nftables mode, as the numbers of endpoints become more
+    FirstPackets,
 }
 
 /// A number of Services, and the number of endpoints of each.
@@ -138,6 +144,13 @@ impl Arguments {
         println!("\niptables mode, Services with many addresses (ratio to the bare tool):");
         for &flavour in &self.flavours {
             print!("{}", iptables::measure_many_addresses(flavour));
+        }
+    }
+
+    fn print_first_packets(&self) {
+        println!("\nnftables mode, to send the first datagram of a flow, Services of 1 to N endpoints:");
+        for counts in &self.endpoint_counts {
+            println!("{}", nftables::measure_first_packets((*counts).max(1)));
         }
     }
 
@@ -205,6 +218,9 @@ fn main() {
     }
     if is_selected(Part::Line) && arguments.modes.contains(&ProxyMode::Nftables) {
         arguments.print_line();
+    }
+    if is_selected(Part::FirstPackets) && arguments.modes.contains(&ProxyMode::Nftables) {
+        arguments.print_first_packets();
     }
     if is_selected(Part::Packets) && !uml::is_inside() {
         arguments.print_packets();

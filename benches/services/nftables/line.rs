@@ -84,14 +84,14 @@ fn measure_here(services: usize, endpoints: usize, affinity: bool) -> Line {
     Line { services, endpoints, first, moved, scaled, processor }
 }
 
-fn sync(mode: &mut NftablesProxier, desired: &mut Desired, index: &Index, dirty: DirtyServices) {
+pub(super) fn sync(mode: &mut NftablesProxier, desired: &mut Desired, index: &Index, dirty: DirtyServices) {
     let changes = desired.update(index, dirty);
     for report in mode.sync(desired, &changes) {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
     }
 }
 
-fn parse(object: Value) -> Object {
+pub(super) fn parse(object: Value) -> Object {
     let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
     let kind = Kind::from_api(&text("apiVersion"), &text("kind")).expect("a kind that is used");
     Object::parse(kind, object).expect("an object").object

@@ -11,8 +11,10 @@
 //! ```
 
 mod bare;
+mod first_packet;
 mod line;
 mod scenario;
 
+pub(crate) use first_packet::measure as measure_first_packets;
 pub(crate) use line::measure as measure_line;
 pub(crate) use scenario::Scenario;
