@@ -74,8 +74,7 @@ impl IptablesFamilyProxier {
         let mut declared = Vec::new();
         // Those that no Service needs, after all Services. Small at the first sync, when the kernel has none.
         let is_of_service = |chain: &ChainName| is_service_chain(chain.as_str());
-        let mut stale: HashSet<ChainName> =
-            snapshot.chains_of(Table::Nat).filter(is_of_service).collect();
+        let mut stale: HashSet<ChainName> = snapshot.chains_of(Table::Nat).filter(is_of_service).collect();
         let names: BTreeSet<&NamespacedName> =
             desired.services().keys().chain(self.programmed.keys()).collect();
         for name in names {

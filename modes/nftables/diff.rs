@@ -238,7 +238,8 @@ impl Owners {
             SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
             _ => {
-                let map = FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key));
+                let map =
+                    FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key));
                 match map.or_else(|| Some(CountSet::from_name(set)?.key))? {
                     FrontendKey::Address => address,
                     FrontendKey::NodePort => node_port,

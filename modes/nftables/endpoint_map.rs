@@ -68,10 +68,6 @@ pub(super) enum MapKind {
     Internal,
 }
 
-impl MapKind {
-    pub(super) const ALL: [MapKind; 3] = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
-}
-
 /// A map of endpoints by random number, and the chain that looks it up; both have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EndpointMap {

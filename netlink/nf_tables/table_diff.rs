@@ -242,7 +242,9 @@ impl<'a> TableDiff<'a> {
 
     /// Returns the new sets with their elements.
     pub(super) fn new_elements(&self) -> impl Iterator<Item = (&'a str, &'a SetSpec, &'a Elements)> {
-        self.sets.iter().filter_map(|(name, (change, elements))| Some((&***name, change.after?, elements.new?)))
+        self.sets
+            .iter()
+            .filter_map(|(name, (change, elements))| Some((&***name, change.after?, elements.new?)))
     }
 
     /// Adds the rules of new chains.

@@ -120,11 +120,8 @@ impl Transport for KernelTransport {
     fn wait(&self, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
         // poll ignores a negative descriptor.
         let other = other.map_or(-1, |fd| fd.as_raw_fd());
-        let mut wanted = [self.fd.as_raw_fd(), other].map(|fd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        });
+        let mut wanted =
+            [self.fd.as_raw_fd(), other].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         // SAFETY: the pointer is to two live pollfds, as the count says.
         succeeded(unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, -1) })
     }

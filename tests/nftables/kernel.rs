@@ -51,8 +51,17 @@ fn sync_states_here(case: &Case) {
     }
 }
 
+/// Syncs all Services to a kernel without tables.
+pub fn sync_all(desired: &Desired, options: &Options, host: &NodeFacts) {
+    let socket = open().expect("root").expect("a kernel with nf_tables");
+    let mut proxier = NftablesProxier::new(options.clone(), host.clone(), &Family::BOTH, socket);
+    for report in proxier.sync(desired, &[]) {
+        assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
+    }
+}
+
 /// Asserts that the kernel has the rendered tables.
-fn assert_kernel_has(desired: &Desired, options: &Options, host: &NodeFacts, what: &str) {
+pub fn assert_kernel_has(desired: &Desired, options: &Options, host: &NodeFacts, what: &str) {
     let socket = || open().expect("root").expect("a kernel with nf_tables");
     for family in Family::BOTH {
         let rendered = desired_table(&nftables::render(desired, family, options, host));

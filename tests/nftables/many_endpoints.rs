@@ -14,7 +14,7 @@ use portcullis_netlink::nf_tables::{Packet, Table};
 use serde_json::json;
 
 use crate::outcome::{Node, Outcome};
-use crate::recorded;
+use crate::{kernel, namespace, recorded};
 
 const ENDPOINTS: u8 = 19;
 /// `1h10m42s`
@@ -148,4 +148,61 @@ pub fn affinity_with_19_endpoints_has_19_paths() {
     // It takes 40 ms on an idle machine.
     let took = start.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// Numbers of endpoints that lead through all levels of a tree: each differs from the first in one of the nine lowest bits.
+fn numbers_of_the_deepest_tree() -> impl Iterator<Item = u16> {
+    std::iter::once(511).chain((0..9).map(|bit| 511 ^ (1 << bit)))
+}
+
+/// Returns a Service with so many endpoints, on the numbered address and node port. Internal clients of its external frontends
+/// use another map than external ones.
+fn large_service(number: usize, endpoints: u16) -> [(Kind, serde_json::Value); 2] {
+    let name = format!("large-{number}");
+    let service = json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": format!("10.96.2.{number}"), "externalTrafficPolicy": "Local",
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30_100 + number}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": format!("203.0.113.{number}")}]}},
+    });
+    let node = |n: u16| if n % 2 == 0 { "node-a" } else { "node-b" };
+    let address = |n: u16| format!("10.244.{}.{}", n / 250, n % 250 + 1);
+    let endpoints: Vec<_> =
+        (0..endpoints).map(|n| json!({"addresses": [address(n)], "nodeName": node(n)})).collect();
+    let slice = json!({
+        "metadata": {
+            "name": format!("{name}-1"), "namespace": "default", "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 8080, "protocol": "TCP"}],
+    });
+    [(Kind::Service, service), (Kind::EndpointSlice, slice)]
+}
+
+pub fn kernel_accepts_the_deepest_tree_and_nft_lists_it() {
+    let mut index = Index::new();
+    let services = (1..).zip(numbers_of_the_deepest_tree());
+    for (kind, object) in services.flat_map(|(number, endpoints)| large_service(number, endpoints)) {
+        let object = Object::parse(kind, object).expect("a valid object").object;
+        index.handle(Event::Applied(object));
+    }
+    let desired = Desired::from_index(&index, Name::new("node-a"));
+    let (options, facts) = (Options::default(), NodeFacts::default());
+    namespace::inside(|| {
+        kernel::sync_all(&desired, &options, &facts);
+        kernel::assert_kernel_has(&desired, &options, &facts, "the deepest tree");
+        let listed =
+            std::process::Command::new("nft").args(["-y", "list", "table", "ip", nftables::TABLE]).output();
+        let listed = listed.expect("nft is installed");
+        let text = String::from_utf8_lossy(&listed.stdout);
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        for rule in [
+            "ip daddr . meta l4proto . th dport @service-bit-8 goto service-256-to-511",
+            "ip daddr . meta l4proto . th dport @inside-large jump inside-0-to-511",
+            "meta l4proto . th dport @nodeport-inside-bit-0 goto nodeport-inside-511",
+        ] {
+            assert!(text.contains(rule), "{rule} is missing in {text}");
+        }
+    });
 }

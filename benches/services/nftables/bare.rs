@@ -55,7 +55,10 @@ impl Changes {
             for (name, set) in &new.sets {
                 let was = &old.sets[name].elements;
                 let differing = |of: &Set, there: &Elements| -> Vec<(Key, Element)> {
-                    of.elements.iter().filter(|(key, element)| there.get(key).as_ref() != Some(element)).collect()
+                    of.elements
+                        .iter()
+                        .filter(|(key, element)| there.get(key).as_ref() != Some(element))
+                        .collect()
                 };
                 let (gone, come) = (differing(&old.sets[name], &set.elements), differing(set, was));
                 if !gone.is_empty() || !come.is_empty() {

@@ -15,9 +15,8 @@ fn rules_during_commit(before: &Table, after: &Table) -> Table {
     let mut table = before.clone();
     for (name, chain) in &after.chains {
         // The chains of a tree are named after the numbers of endpoints that they distinguish.
-        let is_dispatch = name.starts_with("service-ips")
-            || name.starts_with("service-nodeports")
-            || name.contains("-to-");
+        let is_dispatch =
+            name.starts_with("service-ips") || name.starts_with("service-nodeports") || name.contains("-to-");
         if is_dispatch || !before.chains.contains_key(name) {
             table.chains.insert(name.clone(), chain.clone());
         }

@@ -10,7 +10,7 @@ fn verdicts(table: &Table) -> Vec<String> {
     let is_verdict_map = |data: &[DataType]| data == [DataType::Verdict];
     let maps = table.sets.iter().filter(|(_, set)| is_verdict_map(&set.spec.data));
     let elements = maps.flat_map(|(name, set)| {
-        set.elements.iter().map(move |(key, element)| format!("{name}: {}", set.line(key, element)))
+        set.elements.iter().map(move |(key, element)| format!("{name}: {}", set.line(&key, &element)))
     });
     let mut verdicts: Vec<String> = elements.collect();
     verdicts.sort();
