@@ -287,8 +287,7 @@ impl ServiceTable {
         }
         let present =
             self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
-        let removed: Vec<Key> =
-            present.filter(|key| has_address(key) && !wanted.contains_key(key)).collect();
+        let removed: Vec<Key> = present.filter(|key| has_address(key) && !wanted.contains_key(key)).collect();
         removed.into_iter().for_each(|key| self.delete_or_defer((SOURCES, key), at));
         for (key, element) in wanted {
             self.pending_elements.remove(&(SOURCES, key.clone()));
