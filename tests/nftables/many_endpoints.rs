@@ -167,7 +167,7 @@ fn large_service(number: usize, endpoints: u16) -> [(Kind, serde_json::Value); 2
         },
         "status": {"loadBalancer": {"ingress": [{"ip": format!("203.0.113.{number}")}]}},
     });
-    let node = |n: u16| if n % 2 == 0 { "node-a" } else { "node-b" };
+    let node = |n: u16| if n.is_multiple_of(2) { "node-a" } else { "node-b" };
     let address = |n: u16| format!("10.244.{}.{}", n / 250, n % 250 + 1);
     let endpoints: Vec<_> =
         (0..endpoints).map(|n| json!({"addresses": [address(n)], "nodeName": node(n)})).collect();
