@@ -27,6 +27,7 @@ use crate::control::{
     Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule, Status,
     SyncTrigger, Wake, Watch, Work,
 };
+use crate::memory;
 use crate::moment::Moment;
 use crate::source::{EventRecorder, Selection};
 
@@ -220,6 +221,9 @@ impl Controller for PodNetworkController {
         self.schedule.started(due, now);
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
+            if result.is_full {
+                memory::release();
+            }
             (worker, result)
         });
         self.pending = Some(pending);
