@@ -65,6 +65,17 @@ pub struct ForwardAcceptResult {
     pub other_dropping_chains: Vec<String>,
 }
 
+/// An iptables chain `FORWARD` whose rules for traffic of pods differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardDifference {
+    /// The chain.
+    pub location: ForwardLocation,
+    /// The rules of this program that are there.
+    pub found: Vec<String>,
+    /// The rules of this program that should be there.
+    pub wanted: Vec<String>,
+}
+
 /// Keeps the rules of one network namespace, that of the calling thread.
 #[derive(Debug, Default)]
 pub struct ForwardAccept {
@@ -110,6 +121,29 @@ impl ForwardAccept {
             }
         }
         (removed, errors)
+    }
+
+    /// Compares the rules with those that accept packets from and to `cidrs`. Returns the chains that differ, and the errors. Nothing is
+    /// changed.
+    pub fn compare(cidrs: &[IpNet]) -> (Vec<ForwardDifference>, Vec<String>) {
+        let cidrs = IpNet::aggregate(&cidrs.to_vec());
+        let (mut differences, mut errors) = (Vec::new(), Vec::new());
+        for flavour in [Flavour::Nft, Flavour::Legacy] {
+            let Ok(tools) = Tools::of_flavour(flavour) else { continue };
+            for family in families_with_filter(flavour) {
+                let location = ForwardLocation { flavour, family };
+                match read(&tools, location) {
+                    Ok(chains) => {
+                        let (found, wanted) = chains.compare(&of_family(&cidrs, family));
+                        if found != wanted {
+                            differences.push(ForwardDifference { location, found, wanted });
+                        }
+                    }
+                    Err(error) => errors.push(format!("{location}: {error}")),
+                }
+            }
+        }
+        (differences, errors)
     }
 
     fn sync_flavour(&mut self, flavour: Flavour, result: &mut ForwardAcceptResult) {
@@ -158,14 +192,16 @@ impl ForwardAccept {
     }
 
     fn sync_chain(&self, tools: &Tools, location: ForwardLocation) -> Result<Plan, ToolError> {
-        let of_family: Vec<IpNet> =
-            self.cidrs.iter().copied().filter(|cidr| Family::from_net(cidr) == location.family).collect();
-        let plan = read(tools, location)?.plan(&of_family);
+        let plan = read(tools, location)?.plan(&of_family(&self.cidrs, location.family));
         if let Plan::Write(script) | Plan::Remove(script) = &plan {
             restore(tools, location, script)?;
         }
         Ok(plan)
     }
+}
+
+fn of_family(cidrs: &[IpNet], family: Family) -> Vec<IpNet> {
+    cidrs.iter().copied().filter(|cidr| Family::from_net(cidr) == family).collect()
 }
 
 /// Returns the families whose table `filter` exists. The tools would create it.
@@ -214,9 +250,17 @@ fn other_dropping_chains() -> Vec<String> {
     others.map(|chain| format!("{} {} {}", chain.family.as_str(), chain.table, chain.name)).collect()
 }
 
+/// Tables of proxies, whose chains at the hook are many and drop packets on purpose.
+const PROXY_TABLES: [&str; 2] = ["portcullis", "kube-proxy"];
+
+/// Returns the chains with the policy `drop`, and those whose last rule drops or rejects all packets, such as firewalld's.
 fn dropping_forward_chains() -> Vec<nf_tables::DroppingChain> {
     let Ok(Some(mut socket)) = nf_tables::open() else { return Vec::new() };
     let mut chains = nf_tables::dropping_chains(&mut socket, |_| false).unwrap_or_default();
+    let is_of_proxy = |table: &str| PROXY_TABLES.iter().any(|name| table.starts_with(name));
+    let ending = nf_tables::chains_that_end_with_a_drop(&mut socket, Hook::Forward, is_of_proxy);
+    chains.extend(ending.unwrap_or_default());
     chains.retain(|chain| chain.hook == Some(Hook::Forward) && chain.family != TableFamily::Bridge);
+    chains.dedup();
     chains
 }

@@ -30,6 +30,14 @@ pub(super) enum Plan {
     Remove(String),
 }
 
+/// The rules that should be there.
+struct Wanted {
+    /// Of [`CHAIN`].
+    rules: Vec<String>,
+    /// The jump to add in place of those that are there; `None` if there is one that has an effect.
+    new_jump: Option<String>,
+}
+
 impl ForwardChains {
     /// Adds a line of `iptables-save`.
     pub(super) fn read_line(&mut self, line: &str) {
@@ -49,37 +57,65 @@ impl ForwardChains {
 
     /// Returns the change after which packets from and to these CIDRs are accepted, if the chain drops any.
     pub(super) fn plan(&self, cidrs: &[IpNet]) -> Plan {
-        let drop = self.forward.iter().position(|rule| drops_all(rule));
-        if cidrs.is_empty() || (!self.drops_by_policy && drop.is_none()) {
+        let Some(Wanted { rules, new_jump }) = self.wanted(cidrs) else {
             return self.removal().map_or(Plan::Nothing, Plan::Remove);
-        }
-        let rules: Vec<String> = cidrs.iter().flat_map(|cidr| accept(*cidr)).collect();
-        let jumps: Vec<usize> = (0..self.forward.len()).filter(|at| is_jump(&self.forward[*at])).collect();
-        // Rules after one that drops all packets have no effect.
-        let is_effective = jumps.len() == 1 && drop.is_none_or(|drop| jumps[0] < drop);
-        if is_effective && self.own.as_ref() == Some(&rules) {
+        };
+        if new_jump.is_none() && self.own.as_ref() == Some(&rules) {
             return Plan::Nothing;
         }
         let mut script = format!("*filter\n:{CHAIN} - [0:0]\n");
         rules.iter().for_each(|rule| push_line(&mut script, rule));
-        if !is_effective {
-            jumps.iter().for_each(|at| push_line(&mut script, &deletion(&self.forward[*at])));
-            let before_drop = drop.map(|drop| drop - jumps.iter().filter(|at| **at < drop).count() + 1);
-            let place = before_drop.map_or(format!("-A {FORWARD}"), |at| format!("-I {FORWARD} {at}"));
-            push_line(&mut script, &format!("{place} -m comment --comment \"traffic of pods\" -j {CHAIN}"));
+        if let Some(jump) = new_jump {
+            self.jumps().into_iter().for_each(|at| push_line(&mut script, &deletion(&self.forward[at])));
+            push_line(&mut script, &jump);
         }
         script.push_str("COMMIT\n");
         Plan::Write(script)
     }
 
+    /// Returns the rules of this program that are there, and those that should be: the jump, then [`CHAIN`].
+    pub(super) fn compare(&self, cidrs: &[IpNet]) -> (Vec<String>, Vec<String>) {
+        let jumps: Vec<String> = self.jumps().into_iter().map(|at| self.forward[at].clone()).collect();
+        let chain = || vec![format!("-N {CHAIN}")];
+        let own = self.own.as_ref().map(|rules| [chain(), rules.clone()].concat());
+        let found = [&*jumps, own.as_deref().unwrap_or_default()].concat();
+        let wanted = self.wanted(cidrs).map(|Wanted { rules, new_jump }| {
+            let jump = new_jump.map_or(jumps, |jump| vec![jump]);
+            [jump, chain(), rules].concat()
+        });
+        (found, wanted.unwrap_or_default())
+    }
+
+    /// Returns what accepts packets from and to these CIDRs; `None` if the chain drops none of them.
+    fn wanted(&self, cidrs: &[IpNet]) -> Option<Wanted> {
+        let drop = self.forward.iter().position(|rule| drops_all(rule));
+        if cidrs.is_empty() || (!self.drops_by_policy && drop.is_none()) {
+            return None;
+        }
+        let jumps = self.jumps();
+        // Rules after one that drops all packets have no effect.
+        let is_effective = jumps.len() == 1 && drop.is_none_or(|drop| jumps[0] < drop);
+        let new_jump = (!is_effective).then(|| {
+            let before_drop = drop.map(|drop| drop - jumps.iter().filter(|at| **at < drop).count() + 1);
+            let place = before_drop.map_or(format!("-A {FORWARD}"), |at| format!("-I {FORWARD} {at}"));
+            format!("{place} -m comment --comment \"traffic of pods\" -j {CHAIN}")
+        });
+        Some(Wanted { rules: cidrs.iter().flat_map(|cidr| accept(*cidr)).collect(), new_jump })
+    }
+
+    /// Returns the positions of the jumps to [`CHAIN`].
+    fn jumps(&self) -> Vec<usize> {
+        (0..self.forward.len()).filter(|at| is_jump(&self.forward[*at])).collect()
+    }
+
     /// Returns the input that removes the rules, if there are any.
     pub(super) fn removal(&self) -> Option<String> {
-        let jumps: Vec<&String> = self.forward.iter().filter(|rule| is_jump(rule)).collect();
+        let jumps = self.jumps();
         if jumps.is_empty() && self.own.is_none() {
             return None;
         }
         let mut script = format!("*filter\n:{CHAIN} - [0:0]\n");
-        jumps.into_iter().for_each(|jump| push_line(&mut script, &deletion(jump)));
+        jumps.into_iter().for_each(|at| push_line(&mut script, &deletion(&self.forward[at])));
         push_line(&mut script, &format!("-X {CHAIN}"));
         script.push_str("COMMIT\n");
         Some(script)
@@ -127,10 +163,16 @@ mod tests {
     const REJECT: &str =
         "-A FORWARD -m comment --comment \"all others\" -j REJECT --reject-with icmp-host-prohibited";
 
-    fn plan(dump: &str) -> Plan {
+    const CIDR: &str = "10.244.0.0/16";
+
+    fn read(dump: &str) -> ForwardChains {
         let mut chains = ForwardChains::default();
         dump.lines().for_each(|line| chains.read_line(line));
-        chains.plan(&["10.244.0.0/16".parse().expect("a CIDR")])
+        chains
+    }
+
+    fn plan(dump: &str) -> Plan {
+        read(dump).plan(&[CIDR.parse().expect("a CIDR")])
     }
 
     #[test]
@@ -179,6 +221,17 @@ mod tests {
         ];
         for (dump, expected) in rows {
             assert_eq!(plan(&dump), expected, "{dump}");
+            let (found, wanted) = read(&dump).compare(&[CIDR.parse().expect("a CIDR")]);
+            match &expected {
+                Plan::Nothing => assert_eq!(found, wanted, "{dump}"),
+                Plan::Remove(_) => assert!(!found.is_empty() && wanted.is_empty(), "{dump}: {wanted:?}"),
+                Plan::Write(_) => {
+                    assert_ne!(found, wanted, "{dump}");
+                    assert!(wanted[0].ends_with("-j PORTCULLIS-FORWARD"), "{wanted:?}");
+                    assert_eq!(wanted[1], "-N PORTCULLIS-FORWARD", "{dump}");
+                    assert_eq!(wanted[2..].join("\n"), RULES, "{dump}");
+                }
+            }
         }
     }
 

@@ -72,6 +72,9 @@ pub(super) mod attributes {
 
 pub(super) const FIB_SADDR: u32 = 1;
 pub(super) const FIB_DADDR: u32 = 2;
+pub(super) const FIB_IIF: u32 = 8;
+pub(super) const FIB_PRESENT: u32 = 32;
+pub(super) const FIB_RESULT_OIF: u32 = 1;
 pub(super) const FIB_RESULT_ADDRTYPE: u32 = 3;
 /// `IP_CT_DIR_ORIGINAL`.
 pub(super) const CT_ORIGINAL: u8 = 0;

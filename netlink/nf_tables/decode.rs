@@ -123,10 +123,12 @@ fn read(name: &str, found: &ExpressionAttributes<'_>) -> Result<Option<Expressio
             let Some(key) = key else { return Ok(None) };
             Expression::Ct { key, to: found.register(a::CT_DREG)? }
         }
-        "fib" if found.number(a::FIB_RESULT)? == FIB_RESULT_ADDRTYPE => {
-            let of = match found.number(a::FIB_FLAGS)? {
-                FIB_SADDR => Fib::SourceType,
-                FIB_DADDR => Fib::DestinationType,
+        "fib" => {
+            const SOURCE_ROUTE: u32 = FIB_SADDR | FIB_IIF | FIB_PRESENT;
+            let of = match (found.number(a::FIB_RESULT)?, found.number(a::FIB_FLAGS)?) {
+                (FIB_RESULT_OIF, SOURCE_ROUTE) => Fib::SourceRoute,
+                (FIB_RESULT_ADDRTYPE, FIB_SADDR) => Fib::SourceType,
+                (FIB_RESULT_ADDRTYPE, FIB_DADDR) => Fib::DestinationType,
                 _ => return Ok(None),
             };
             Expression::Fib { of, to: found.register(a::FIB_DREG)? }

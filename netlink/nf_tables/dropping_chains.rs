@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::constants::{attributes as a, messages as m};
-use super::decode_object::{find, number, text};
+use super::data::Verdict;
+use super::decode_object::{decode_rule_body, find, number, text};
 use super::dump::{list, one};
+use super::expression::Expression;
 use super::table::{Hook, TableFamily};
 use crate::attribute::{Attributes, Malformed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::socket::Socket;
 
-/// A base chain with the policy `drop`.
+/// A base chain that drops packets which none of its rules accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppingChain {
     /// The family of its table.
@@ -42,6 +44,69 @@ const IPTABLES_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", 
 /// # Errors
 /// As [`read`](super::read).
 pub fn dropping_chains(socket: &mut Socket, is_own: impl Fn(&str) -> bool) -> Result<Vec<DroppingChain>> {
+    let mut chains = base_chains(socket, is_own)?;
+    chains.retain(|(_, policy)| *policy == Some(libc::NF_DROP as u32));
+    Ok(chains.into_iter().map(|(chain, _)| chain).collect())
+}
+
+/// Returns the base chains at a hook whose last rule drops or rejects all packets, whatever their policies, except those of tables for
+/// which `is_own` is true, and those of the iptables tools.
+///
+/// # Errors
+/// As [`read`](super::read).
+pub fn chains_that_end_with_a_drop(
+    socket: &mut Socket,
+    hook: Hook,
+    is_own: impl Fn(&str) -> bool,
+) -> Result<Vec<DroppingChain>> {
+    let mut chains = base_chains(socket, |table| is_own(table) || IPTABLES_TABLES.contains(&table))?;
+    chains.retain(|(chain, _)| chain.hook == Some(hook));
+    let mut ending = Vec::new();
+    for (chain, _) in chains {
+        let mut last = None;
+        let request = |out: &mut crate::attribute::Writer<'_>| {
+            out.text(a::RULE_TABLE, &chain.table).text(a::RULE_CHAIN, &chain.name);
+        };
+        let listed = list(socket, chain.family, m::GETRULE, request, |rule| {
+            // Old kernels list the rules of all chains.
+            let is_of_chain = text(rule, a::RULE_TABLE)?.as_deref() == Some(&*chain.table)
+                && text(rule, a::RULE_CHAIN)?.as_deref() == Some(&*chain.name);
+            if is_of_chain {
+                last = decode_rule_body(rule).ok();
+            }
+            Ok(())
+        });
+        match listed {
+            // It was deleted meanwhile.
+            Err(Error::Interrupted { .. }) => continue,
+            listed => listed?,
+        }
+        if last.is_some_and(|rule| drops_all(rule.expressions())) {
+            ending.push(chain);
+        }
+    }
+    Ok(ending)
+}
+
+/// Returns true for a rule without matches that drops or rejects.
+fn drops_all(expressions: &[Expression]) -> bool {
+    let mut effect = expressions
+        .iter()
+        .filter(|expression| !matches!(expression, Expression::Counter | Expression::Log { .. }));
+    let is_final = match effect.next() {
+        Some(Expression::Verdict(Verdict::Drop) | Expression::Reject(_)) => true,
+        // A rejection of a form that this program does not write.
+        Some(Expression::Unknown(name)) => name == "reject",
+        _ => false,
+    };
+    is_final && effect.next().is_none()
+}
+
+/// Returns all base chains, with their policies.
+fn base_chains(
+    socket: &mut Socket,
+    is_own: impl Fn(&str) -> bool,
+) -> Result<Vec<(DroppingChain, Option<u32>)>> {
     let mut found = Vec::new();
     for family in FAMILIES {
         let mut tables = BTreeSet::new();
@@ -90,23 +155,26 @@ pub fn dropping_chains(socket: &mut Socket, is_own: impl Fn(&str) -> bool) -> Re
             )?;
         }
     }
-    found.sort_by(|a, b| (a.family, &a.table, &a.name).cmp(&(b.family, &b.table, &b.name)));
+    found.sort_by(|(a, _), (b, _)| (a.family, &a.table, &a.name).cmp(&(b.family, &b.table, &b.name)));
     Ok(found)
 }
 
-/// Adds a chain if it is a base chain with the policy `drop`.
-fn add(chain: &Attributes<'_>, family: TableFamily, found: &mut Vec<DroppingChain>) -> Result<(), Malformed> {
+/// Adds a chain with its policy if it is a base chain.
+fn add(
+    chain: &Attributes<'_>,
+    family: TableFamily,
+    found: &mut Vec<(DroppingChain, Option<u32>)>,
+) -> Result<(), Malformed> {
     let Some(hook) = find(chain, a::CHAIN_HOOK)? else { return Ok(()) };
-    if number(chain, a::CHAIN_POLICY)? != Some(libc::NF_DROP as u32) {
-        return Ok(());
-    }
+    let policy = number(chain, a::CHAIN_POLICY)?;
     let hook = hook.nested();
-    found.push(DroppingChain {
+    let chain = DroppingChain {
         family,
         table: text(chain, a::CHAIN_TABLE)?.unwrap_or_default(),
         name: text(chain, a::CHAIN_NAME)?.unwrap_or_default(),
         hook: number(&hook, a::HOOK_NUMBER)?.and_then(Hook::from_number),
         priority: number(&hook, a::HOOK_PRIORITY)?.unwrap_or_default() as i32,
-    });
+    };
+    found.push((chain, policy));
     Ok(())
 }

@@ -66,11 +66,12 @@ impl Expression {
                 }
             }
             Expression::Fib { of, to } => {
-                let flag = match of {
-                    Fib::SourceType => FIB_SADDR,
-                    Fib::DestinationType => FIB_DADDR,
+                let (flags, result) = match of {
+                    Fib::SourceRoute => (FIB_SADDR | FIB_IIF | FIB_PRESENT, FIB_RESULT_OIF),
+                    Fib::SourceType => (FIB_SADDR, FIB_RESULT_ADDRTYPE),
+                    Fib::DestinationType => (FIB_DADDR, FIB_RESULT_ADDRTYPE),
                 };
-                out.u32_be(a::FIB_FLAGS, flag).u32_be(a::FIB_RESULT, FIB_RESULT_ADDRTYPE);
+                out.u32_be(a::FIB_FLAGS, flags).u32_be(a::FIB_RESULT, result);
                 out.u32_be(a::FIB_DREG, to.number());
             }
             Expression::Random { modulus, offset, to } => {

@@ -141,9 +141,12 @@ impl CtState {
 /// `IPS_DNAT`: the destination was translated.
 pub const CT_STATUS_DNAT: u32 = 1 << 5;
 
-/// A FIB lookup (`NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_*`).
+/// A FIB lookup (`NFT_FIB_RESULT_*`, `NFTA_FIB_F_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fib {
+    /// 1 if the kernel would send packets to the source address by the interface by which the packet arrived, otherwise 0; one byte. Only on
+    /// `prerouting`.
+    SourceRoute,
     /// The type of the source address (`RTN_*`), in host byte order.
     SourceType,
     /// The type of the destination address.
@@ -205,7 +208,7 @@ impl Field {
         match self {
             Field::Source(family) | Field::Destination(family) => DataType::address(family).length(),
             Field::EtherType | Field::SourcePort | Field::DestinationPort => 2,
-            Field::IcmpType | Field::TcpFlags => 1,
+            Field::IcmpType | Field::TcpFlags | Field::Fib(Fib::SourceRoute) => 1,
             Field::Meta(key) => key.length(),
             Field::Ct(key) => key.length(),
             Field::Fib(_) | Field::Random { .. } => 4,

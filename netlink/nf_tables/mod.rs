@@ -50,7 +50,7 @@ pub use commit::{CommitSummary, check_edits, check_replacement, commit, compare}
 pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
 pub use desired_table::DesiredTable;
-pub use dropping_chains::{DroppingChain, dropping_chains};
+pub use dropping_chains::{DroppingChain, chains_that_end_with_a_drop, dropping_chains};
 pub use dump::{UnknownObjects, has_table, read, read_counters, read_element_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use elements::{Elements, Iter as ElementsIter};

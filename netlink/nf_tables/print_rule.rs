@@ -24,6 +24,7 @@ enum Format {
     Family,
     State,
     FibType,
+    Presence,
     Number,
 }
 
@@ -176,8 +177,12 @@ impl Printer {
                 self.put(*to, text, format);
             }
             Expression::Fib { of, to } => {
-                let of = if *of == Fib::SourceType { "saddr" } else { "daddr" };
-                self.put(*to, format!("fib {of} type"), Format::FibType);
+                let (text, format) = match of {
+                    Fib::SourceRoute => ("fib saddr . iif oif", Format::Presence),
+                    Fib::SourceType => ("fib saddr type", Format::FibType),
+                    Fib::DestinationType => ("fib daddr type", Format::FibType),
+                };
+                self.put(*to, text, format);
             }
             Expression::Random { modulus, offset, to } => {
                 let offset = if *offset > 0 { format!(" offset {offset}") } else { String::new() };
@@ -381,6 +386,7 @@ impl Operand {
                 let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
                 write!(text, "{}", set.collect::<Vec<_>>().join(","))
             }
+            (Format::Presence, _) => text.write_str(if value.bytes() == [0] { "missing" } else { "exists" }),
             (Format::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
             (Format::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
             (Format::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),

@@ -149,6 +149,11 @@ impl Rule {
         self.is(Field::Meta(Meta::Iif), Value::new(&0u32.to_ne_bytes())).from_local()
     }
 
+    /// Matches packets whose source address the kernel would not reach by the interface by which they arrived. Only on `prerouting`.
+    pub fn without_source_route(self) -> Self {
+        self.is(Field::Fib(Fib::SourceRoute), 0_u8)
+    }
+
     /// Matches a local source address.
     pub fn from_local(self) -> Self {
         self.is(Field::Fib(Fib::SourceType), Value::new(&FIB_LOCAL.to_ne_bytes()))

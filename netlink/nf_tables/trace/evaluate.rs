@@ -84,10 +84,12 @@ impl Evaluator<'_> {
                     }
                 }
             }
+            // Routes are not known here: all sources are taken for reachable.
+            Expression::Fib { of: Fib::SourceRoute, to } => put(registers, *to, &[1]),
             Expression::Fib { of, to } => {
-                let (local, address) = match of {
-                    Fib::SourceType => (self.packet.source_is_local, self.packet.source),
-                    Fib::DestinationType => (self.packet.destination_is_local, self.packet.destination),
+                let (local, address) = match *of == Fib::SourceType {
+                    true => (self.packet.source_is_local, self.packet.source),
+                    false => (self.packet.destination_is_local, self.packet.destination),
                 };
                 // `RTN_UNICAST` otherwise. The broadcast addresses of networks are not known here.
                 let kind = match address {

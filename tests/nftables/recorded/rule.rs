@@ -86,16 +86,13 @@ fn connection(rule: Rule, words: &mut Words<'_>) -> Rule {
 
 fn fib(rule: Rule, words: &mut Words<'_>) -> Rule {
     words.expect("fib");
-    let of = match words.next() {
-        "saddr" => Fib::SourceType,
-        "daddr" => Fib::DestinationType,
+    let rule = match words.next() {
+        "saddr" => rule.from_local(),
+        "daddr" => rule.to_local(),
         _ => words.unknown(),
     };
     words.expect("type local");
-    match of {
-        Fib::SourceType => rule.from_local(),
-        Fib::DestinationType => rule.to_local(),
-    }
+    rule
 }
 
 fn interface(rule: Rule, words: &mut Words<'_>) -> Rule {
