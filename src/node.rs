@@ -100,7 +100,7 @@ pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machi
     if lacks_pod_ranges(config, node) {
         tracing::warn!(node = %name, "the Node object has no pod CIDRs; unknown pods are not denied");
     }
-    let compiler = Compiler::from_index(Scope::Node(name), index);
+    let compiler = Compiler::new(Scope::Node(name)).with_overlay(config.has_overlay).with_index(index);
     let mut table = PolicyTable::from_compiled(policy_options(config, node), compiler.compiled());
     let mut interfaces = PodInterfaces::default();
     if is_this_machine {

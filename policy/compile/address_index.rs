@@ -55,6 +55,8 @@ pub(super) struct AddressIndex {
     pods: AddressMap<NamespacedName>,
     of_namespace: HashMap<Name, PodsByLabels>,
     nodes: AddressMap<Name>,
+    /// The network addresses of pod CIDRs are addresses of their nodes.
+    has_overlay: bool,
 }
 
 impl AddressIndex {
@@ -88,9 +90,19 @@ impl AddressIndex {
         }
     }
 
+    /// Sets whether nodes have addresses in an overlay. To be called before the first update.
+    pub(super) fn set_has_overlay(&mut self, has_overlay: bool) {
+        self.has_overlay = has_overlay;
+    }
+
     /// Updates the addresses of a node from the index.
     pub(super) fn update_node(&mut self, index: &Index, node: &Name, dirty: &mut DirtyAddresses) {
-        let addresses: Vec<IpAddr> = index.node(node).into_iter().flat_map(|node| node.ips()).collect();
+        let object = index.node(node);
+        let mut addresses: Vec<IpAddr> = object.into_iter().flat_map(|node| node.ips()).collect();
+        if self.has_overlay {
+            let cidrs = object.into_iter().flat_map(|node| node.pod_cidrs.iter());
+            addresses.extend(cidrs.map(|cidr| cidr.network()));
+        }
         for address in self.nodes.replace(node, &addresses) {
             dirty.add(address, self.pods.at(address).iter().map(|pod| &pod.namespace));
         }

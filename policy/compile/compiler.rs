@@ -77,9 +77,20 @@ impl Compiler {
 
     /// Compiles all policies of an index.
     pub fn from_index(scope: Scope, index: &Index) -> Self {
-        let mut compiler = Compiler::new(scope);
-        compiler.update(index, &DirtyPolicyObjects::default());
-        compiler
+        Compiler::new(scope).with_index(index)
+    }
+
+    /// Compiles all policies of an index.
+    pub fn with_index(mut self, index: &Index) -> Self {
+        self.update(index, &DirtyPolicyObjects::default());
+        self
+    }
+
+    /// Sets whether nodes reach pods of other nodes by an overlay, in which the network address of each pod CIDR is an address of the
+    /// node: its own packets come from there. No pod has such an address then.
+    pub fn with_overlay(mut self, has_overlay: bool) -> Self {
+        self.addresses.set_has_overlay(has_overlay);
+        self
     }
 
     /// Returns the pods for which policies are compiled.

@@ -1,5 +1,7 @@
 //! Validation of the NetworkPolicy settings, which kube-proxy does not have.
 
+use portcullis_podnet::PodNetworkMode;
+
 use super::Validator;
 use crate::config::validated::{DropLog, Established, NetworkPolicy, UnknownPods};
 
@@ -38,11 +40,13 @@ impl Validator<'_> {
         });
         let log = (valid_group > 0).then_some(DropLog { group: valid_group, rate: valid_rate });
         let audit = self.settings.network_policy.audit;
+        let pod_network = PodNetworkMode::from_name(&self.settings.pod_network.mode);
         self.settings.network_policy.enabled.then_some(NetworkPolicy {
             established,
             audit,
             unknown_pods,
             log,
+            has_overlay: pod_network.is_some_and(PodNetworkMode::has_overlay),
         })
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::{Backoff, Change, Index, Name};
 use portcullis_netlink::nf_tables::TableFamily;
-use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges, Scope};
+use portcullis_policy::compile::{Compiler, DirtyPolicyObjects, PolicyChanges, Scope};
 use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
 
 use super::drift_watch::{self, Drift};
@@ -132,14 +132,15 @@ impl PolicyController {
         let declaration = declaration();
         let mut schedule = Schedule::new(Duration::ZERO, None, RETRY, now);
         schedule.request();
+        let compiler = Compiler::new(Scope::Node(node.clone())).with_overlay(config.has_overlay);
         PolicyController {
             config,
-            node: node.clone(),
+            node,
             addresses,
             drift: drift_watch::watch(TABLE, enforcer.socket(), wake),
             links: (!once).then(|| link_watch::watch(wake)),
             dirty: DirtyPolicyObjects::default(),
-            worker: Some(PolicyWorker::new(Scope::Node(node), enforcer)),
+            worker: Some(PolicyWorker::new(compiler, enforcer)),
             pending: None,
             drop_log,
             schedule,

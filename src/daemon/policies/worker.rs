@@ -9,9 +9,7 @@ use portcullis_cluster::{Index, NamespacedName};
 use portcullis_modes::IsolationCause;
 use portcullis_netlink::conntrack::{Conntrack, DeleteCounts};
 use portcullis_netlink::nf_tables::CommitSummary;
-use portcullis_policy::compile::{
-    CompiledPolicies, Compiler, DirtyPolicyObjects, PolicyChanges, RulesId, Scope,
-};
+use portcullis_policy::compile::{CompiledPolicies, Compiler, DirtyPolicyObjects, PolicyChanges, RulesId};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{Enforcer, EvaluationCounts, PolicyOptions, RejectedPolicies, SearchStep};
@@ -99,9 +97,9 @@ const SEARCHING: &str =
     "kernel rejects a policy; the search for it continues, keeping the last good rules of changed policies";
 
 impl PolicyWorker {
-    pub(super) fn new(scope: Scope, enforcer: Enforcer) -> Self {
+    pub(super) fn new(compiler: Compiler, enforcer: Enforcer) -> Self {
         PolicyWorker {
-            compiler: Compiler::new(scope),
+            compiler,
             enforcer,
             rejected: RejectedPolicies::default(),
             was_committed: false,
