@@ -19,6 +19,7 @@ mod mode;
 pub mod node_routes;
 mod plan;
 pub mod pod_interface;
+pub mod source_check;
 mod wiring;
 
 pub use mode::{PodNetworkMode, Vxlan};

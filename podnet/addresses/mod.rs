@@ -38,12 +38,14 @@ mod pod_range;
 mod recovery;
 mod store;
 mod store_lock;
+mod usage;
 
 pub use attachment::{Attachment, AttachmentKey, InvalidKey, NewAttachment};
 pub use error::{Error, Result};
 pub use leaks::{GRACE, Removal};
 pub use pod_range::{InvalidRange, PodRange};
 pub use store::{AddressStore, Listing, Reservation, UnreadableFile};
+pub use usage::AddressUsage;
 
 #[cfg(test)]
 mod tests;

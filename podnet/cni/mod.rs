@@ -14,6 +14,7 @@ mod error;
 mod plugin;
 mod request;
 mod result;
+mod usage;
 mod verb;
 mod version;
 
@@ -22,5 +23,6 @@ pub use error::{CniError, ErrorCode, Result};
 pub use plugin::main;
 pub use request::{Call, Container, Request};
 pub use result::{CniResult, Interface, Ip, Route};
+pub use usage::usage;
 pub use verb::Verb;
 pub use version::CniVersion;

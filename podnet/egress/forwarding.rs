@@ -53,29 +53,56 @@ pub fn enable_forwarding(
     families: impl IntoIterator<Item = Family>,
 ) -> Result<Vec<KernelSetting>, Vec<UnsetSetting>> {
     let (mut changed, mut unset) = (Vec::new(), Vec::new());
-    let mut set = |name: &str, value: &'static str| match write_if_different(proc, name, value) {
-        Ok(None) => {}
-        Ok(Some(before)) => changed.push(KernelSetting { name: name.replace('/', "."), before, value }),
-        Err(error) => unset.push(UnsetSetting { name: name.replace('/', "."), value, error }),
-    };
-    for family in families {
-        match family {
-            Family::V4 => set("net/ipv4/ip_forward", "1"),
-            Family::V6 => {
-                const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
-                if read(proc, FORWARDING).is_ok_and(|value| value != "1") {
-                    for interface in advertised_default_routes(proc) {
-                        let name = format!("net/ipv6/conf/{interface}/accept_ra");
-                        if read(proc, &name).is_ok_and(|value| value == "1") {
-                            set(&name, "2");
-                        }
-                    }
-                }
-                set(FORWARDING, "1");
-            }
+    for (path, value) in wanted_settings(proc, families) {
+        match write_if_different(proc, &path, value) {
+            Ok(None) => {}
+            Ok(Some(before)) => changed.push(KernelSetting { name: setting_name(&path), before, value }),
+            Err(error) => unset.push(UnsetSetting { name: setting_name(&path), value, error }),
         }
     }
     if unset.is_empty() { Ok(changed) } else { Err(unset) }
+}
+
+/// Returns the settings that [`enable_forwarding`] would change, and those that cannot be read.
+pub fn forwarding_differences(
+    proc: &Path,
+    families: impl IntoIterator<Item = Family>,
+) -> (Vec<KernelSetting>, Vec<UnsetSetting>) {
+    let (mut different, mut unreadable) = (Vec::new(), Vec::new());
+    for (path, value) in wanted_settings(proc, families) {
+        match read(proc, &path) {
+            Ok(before) if before == value => {}
+            Ok(before) => different.push(KernelSetting { name: setting_name(&path), before, value }),
+            Err(error) => unreadable.push(UnsetSetting { name: setting_name(&path), value, error }),
+        }
+    }
+    (different, unreadable)
+}
+
+/// Returns the settings that forwarding of these families needs, in the order in which they are written.
+fn wanted_settings(proc: &Path, families: impl IntoIterator<Item = Family>) -> Vec<(String, &'static str)> {
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+    let mut wanted = Vec::new();
+    for family in families {
+        match family {
+            Family::V4 => wanted.push(("net/ipv4/ip_forward".to_owned(), "1")),
+            Family::V6 => {
+                if read(proc, FORWARDING).is_ok_and(|value| value != "1") {
+                    let interfaces = advertised_default_routes(proc).into_iter();
+                    let names = interfaces.map(|interface| format!("net/ipv6/conf/{interface}/accept_ra"));
+                    let accepting = names.filter(|name| read(proc, name).is_ok_and(|value| value == "1"));
+                    wanted.extend(accepting.map(|name| (name, "2")));
+                }
+                wanted.push((FORWARDING.to_owned(), "1"));
+            }
+        }
+    }
+    wanted
+}
+
+/// Returns the name of a setting, as in `net.ipv4.ip_forward`, from its path.
+fn setting_name(path: &str) -> String {
+    path.replace('/', ".")
 }
 
 /// Returns true if the kernel drops IPv4 packets from this interface whose source address it would not reach by it. The larger
@@ -83,6 +110,13 @@ pub fn enable_forwarding(
 fn is_strict_rp_filter(proc: &Path, interface: &str) -> bool {
     let value = |name: &str| read(proc, &rp_filter(name)).ok().and_then(|value| value.parse::<u8>().ok());
     [interface, "all"].into_iter().filter_map(value).max() == Some(1)
+}
+
+/// Returns the setting that [`loosen_rp_filter`] would change.
+pub fn rp_filter_difference(proc: &Path, interface: &str) -> Option<KernelSetting> {
+    let path = rp_filter(interface);
+    let before = read(proc, &path).ok().filter(|_| is_strict_rp_filter(proc, interface))?;
+    Some(KernelSetting { name: setting_name(&path), before, value: "2" })
 }
 
 /// Makes the reverse path filter of an interface loose if it is strict: a source address must be reachable, by any interface.
@@ -95,7 +129,7 @@ pub fn loosen_rp_filter(proc: &Path, interface: &str) -> Result<Option<KernelSet
         return Ok(None);
     }
     let path = rp_filter(interface);
-    let name = || path.replace('/', ".");
+    let name = || setting_name(&path);
     match write_if_different(proc, &path, "2") {
         Ok(before) => Ok(before.map(|before| KernelSetting { name: name(), before, value: "2" })),
         Err(error) => Err(UnsetSetting { name: name(), value: "2", error }),
@@ -171,7 +205,10 @@ fd000010024400010000000000000000 40 00000000000000000000000000000000 00 00000000
             ("net/ipv6/conf/eth0/accept_ra", "1"),
             ("net/ipv6/conf/eth1/accept_ra", "1"),
         ]);
+        let (different, unreadable) = forwarding_differences(folder.path(), Family::ALL);
+        assert!(unreadable.is_empty(), "{unreadable:?}");
         let changed = enable_forwarding(folder.path(), Family::ALL).expect("all can be written");
+        assert_eq!(different, changed);
         let changes: Vec<String> =
             changed.iter().map(|c| format!("{} {} {}", c.name, c.before, c.value)).collect();
         let expected = [
@@ -219,7 +256,9 @@ fd000010024400010000000000000000 40 00000000000000000000000000000000 00 00000000
         ] {
             let name = "net/ipv4/conf/eth0/rp_filter";
             let folder = proc(&[("net/ipv4/conf/all/rp_filter", all), (name, before)]);
+            let different = rp_filter_difference(folder.path(), "eth0");
             let changed = loosen_rp_filter(folder.path(), "eth0").expect("it can be written");
+            assert_eq!(different, changed, "{all} {before}");
             assert_eq!(read(folder.path(), name).expect("a setting"), after, "{all} {before}");
             assert_eq!(changed.is_some(), before != after, "{all} {before}");
             assert!(!is_strict_rp_filter(folder.path(), "eth0"), "{all} {before}");

@@ -22,6 +22,9 @@ mod rules;
 mod table;
 
 pub use error::EgressError;
-pub use forwarding::{KernelSetting, UnsetSetting, enable_forwarding, loosen_rp_filter};
+pub use forwarding::{
+    KernelSetting, UnsetSetting, enable_forwarding, forwarding_differences, loosen_rp_filter,
+    rp_filter_difference,
+};
 pub use rules::Egress;
 pub use table::{EgressPolicy, TABLE};

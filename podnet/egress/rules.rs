@@ -1,7 +1,7 @@
 //! The egress rules in the kernel.
 
 use portcullis_netlink::nf_tables::{
-    self, ChangeCounts, CommitSummary, DesiredTable, Table, TableFamily, delete_table,
+    self, ChangeCounts, CommitSummary, DesiredTable, Table, TableFamily, UnknownObjects, delete_table,
 };
 use portcullis_netlink::socket::Socket;
 
@@ -85,6 +85,14 @@ impl Egress {
         }
         let exists = nf_tables::has_table(&mut self.socket, TableFamily::Inet, TABLE)?;
         Ok(ChangeCounts { chains: usize::from(exists), ..ChangeCounts::default() })
+    }
+
+    /// Reads the kernel's table, with its objects that this program does not know; `None` if there is none.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn read(&mut self) -> Result<Option<(Table, UnknownObjects)>, EgressError> {
+        Ok(nf_tables::read(&mut self.socket, TableFamily::Inet, TABLE)?)
     }
 
     /// Deletes the table. Returns false if there was none.

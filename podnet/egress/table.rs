@@ -1,5 +1,6 @@
 //! The table of egress rules (pure).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -40,6 +41,14 @@ impl EgressPolicy {
         let all = plan.cluster_pod_cidrs.iter().chain(&plan.pod_cidrs).chain(excluded).copied();
         EgressPolicy { pod_cidrs: plan.pod_cidrs.clone(), excluded: all.collect() }
     }
+
+    /// Returns true if the rules masquerade packets with these addresses that leave the node.
+    pub fn masquerades(&self, source: IpAddr, destination: IpAddr) -> bool {
+        let is_in = |cidrs: &[IpNet], address: IpAddr| cidrs.iter().any(|cidr| cidr.contains(&address));
+        is_in(&self.pod_cidrs, source)
+            && !is_in(&self.excluded, destination)
+            && !is_in(&multicast(), destination)
+    }
 }
 
 /// Returns the table without CIDRs.
@@ -55,8 +64,7 @@ pub(super) fn empty_table() -> DesiredTable {
 
 /// Puts the CIDRs of a policy in place of those of the previous one.
 pub(super) fn put_policy(table: &mut DesiredTable, policy: &EgressPolicy) {
-    let multicast = MULTICAST.map(|cidr| cidr.parse().expect("a CIDR"));
-    let not_masqueraded: Vec<IpNet> = policy.excluded.iter().copied().chain(multicast).collect();
+    let not_masqueraded: Vec<IpNet> = policy.excluded.iter().copied().chain(multicast()).collect();
     for family in Family::ALL {
         let sets = [
             (PODS, &policy.pod_cidrs, "pods of this node"),
@@ -72,6 +80,10 @@ pub(super) fn put_policy(table: &mut DesiredTable, policy: &EgressPolicy) {
             table.put_set(&of(name, family), Set::with_elements(spec, elements));
         }
     }
+}
+
+fn multicast() -> [IpNet; 2] {
+    MULTICAST.map(|cidr| cidr.parse().expect("a CIDR"))
 }
 
 fn masquerade(family: Family) -> Rule {
@@ -122,6 +134,31 @@ mod tests {
         ];
         for (given, expected) in rows {
             assert_eq!(without_contained(nets(given)), nets(expected), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_leave_the_pod_network_are_masqueraded() {
+        let net = |text: &str| text.parse().expect("a CIDR");
+        let policy = EgressPolicy {
+            pod_cidrs: vec![net("10.244.1.0/24"), net("fd00:10:244:1::/64")],
+            excluded: vec![net("10.244.0.0/16"), net("192.168.0.0/16")],
+        };
+        for (source, destination, expected) in [
+            ("10.244.1.5", "8.8.8.8", true),
+            ("10.244.2.5", "8.8.8.8", false),
+            ("10.244.1.5", "10.244.2.5", false),
+            ("10.244.1.5", "192.168.7.7", false),
+            ("10.244.1.5", "224.0.0.251", false),
+            ("fd00:10:244:1::5", "2001:db8::1", true),
+            ("fd00:10:244:1::5", "ff02::fb", false),
+        ] {
+            let address = |text: &str| text.parse().expect("an address");
+            assert_eq!(
+                policy.masquerades(address(source), address(destination)),
+                expected,
+                "{source} {destination}"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use portcullis_netlink::nf_tables::{
-    self, ChangeCounts, DesiredTable, Element, Key, Table, TableFamily, delete_table,
+    self, ChangeCounts, DesiredTable, Element, Key, Table, TableFamily, UnknownObjects, delete_table,
 };
 use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::socket::Socket;
@@ -33,6 +33,8 @@ const MAPS: [SetKind; 2] = [SetKind::HostIpPorts, SetKind::AllIpPorts];
 pub struct HostPorts {
     socket: Socket,
     lock: PathBuf,
+    /// Addresses of Services that will be on an interface of this node.
+    service_addresses: Vec<IpAddr>,
 }
 
 /// The effects of [`HostPorts::restore`].
@@ -46,6 +48,15 @@ pub struct HostPortRestore {
     pub stale_flows: KernelResult<usize>,
 }
 
+/// The table in the kernel, and the wanted one.
+#[derive(Debug)]
+pub struct HostPortComparison {
+    /// The wanted table; `None` if there are no host ports.
+    pub wanted: Option<Table>,
+    /// The table in the kernel, with its objects that this program does not know.
+    pub found: Option<(Table, UnknownObjects)>,
+}
+
 impl HostPorts {
     /// Opens the host ports of the calling thread's network namespace. `state` is the folder with the plugin's records, in which
     /// the lock file is created.
@@ -54,7 +65,27 @@ impl HostPorts {
     /// The kernel has no nf_tables, or the process lacks privilege.
     pub fn open(state: &Path) -> Result<Self, HostPortError> {
         let socket = nf_tables::open()?.ok_or(HostPortError::NoTables)?;
-        Ok(HostPorts { socket, lock: state.join(LOCK_FILE) })
+        Ok(HostPorts { socket, lock: state.join(LOCK_FILE), service_addresses: Vec::new() })
+    }
+
+    /// Also excludes these addresses of Services from host ports: they will be on the interface of IPVS mode. Addresses that the node has
+    /// on another interface are not excluded.
+    #[must_use]
+    pub fn with_service_addresses(mut self, addresses: &[IpAddr]) -> Self {
+        self.service_addresses = addresses.to_vec();
+        self
+    }
+
+    /// Writes the excluded addresses of Services, if there are host ports.
+    ///
+    /// # Errors
+    /// An error of the kernel.
+    pub fn exclude_services(&mut self) -> Result<ChangeCounts, HostPortError> {
+        let Some(_lock) = self.lock_if_exists(FlockOperation::LockExclusive)? else {
+            return Ok(ChangeCounts::default());
+        };
+        let Some(found) = self.read()? else { return Ok(ChangeCounts::default()) };
+        Ok(self.commit(&mut carried_over(&found))?)
     }
 
     /// Adds the host ports of a pod, whose record must exist, so that [`HostPorts::restore`] keeps them. Adding them again changes
@@ -133,24 +164,7 @@ impl HostPorts {
         let _lock = self.lock()?;
         let found = self.read()?;
         let records = records().map_err(HostPortError::Records)?;
-        let (mut table, mut all, mut conflicts) = (empty_table(), Vec::new(), Vec::new());
-        for pod in records.pods {
-            for forward in forwards(&pod).unwrap_or_default() {
-                match holder(&table, &forward) {
-                    Some(holder) if holder != forward.target => conflicts.push(HostPortConflict {
-                        mapping: forward.mapping,
-                        pod: forward.target.ip(),
-                        holder,
-                    }),
-                    Some(_) => {}
-                    None => {
-                        let name = forward.kind.name(forward.family);
-                        table.put_element(&name, forward.key.clone(), forward.element());
-                        all.push(forward);
-                    }
-                }
-            }
-        }
+        let Wanted { mut table, mut all, conflicts } = Wanted::new(&records);
         if let (false, Some(found)) = (records.is_complete, &found) {
             keep_others(&mut table, &carried_over(found));
         }
@@ -165,6 +179,27 @@ impl HostPorts {
         };
         all.retain(is_new);
         Ok(HostPortRestore { changes, conflicts, stale_flows: stale_flows::delete_untranslated(&all) })
+    }
+
+    /// Reads the table, and returns it with the one that the records of all pods call for. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`HostPorts::restore`].
+    pub fn compare(
+        &mut self,
+        records: impl FnOnce() -> Result<HostPortRecords, String>,
+    ) -> Result<HostPortComparison, HostPortError> {
+        let _lock = self.lock_if_exists(FlockOperation::LockShared)?;
+        let found = nf_tables::read(&mut self.socket, TableFamily::Inet, TABLE)?;
+        let records = records().map_err(HostPortError::Records)?;
+        let Wanted { mut table, all, .. } = Wanted::new(&records);
+        if let (false, Some((found, _))) = (records.is_complete, &found) {
+            keep_others(&mut table, &carried_over(found));
+        }
+        // The daemon keeps an existing table without host ports.
+        let is_wanted = !all.is_empty() || found.is_some();
+        put_dependent(&mut table, &service_ips(&self.service_addresses)?);
+        Ok(HostPortComparison { wanted: is_wanted.then(|| table.desired().clone()), found })
     }
 
     /// Returns the mappings of a pod whose host ports have another target.
@@ -201,6 +236,18 @@ impl HostPorts {
         Ok(file)
     }
 
+    /// Waits for a change in progress. Without the lock file there has been none.
+    fn lock_if_exists(&self, operation: FlockOperation) -> Result<Option<File>, HostPortError> {
+        let error = |source| HostPortError::Lock { path: self.lock.clone(), source };
+        let file = match File::open(&self.lock) {
+            Ok(file) => file,
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(other) => return Err(error(other)),
+        };
+        flock(&file, operation).map_err(|errno| error(errno.into()))?;
+        Ok(Some(file))
+    }
+
     fn read(&mut self) -> KernelResult<Option<Table>> {
         let found = nf_tables::read(&mut self.socket, TableFamily::Inet, TABLE)?;
         Ok(found.map(|(table, _)| table))
@@ -208,15 +255,50 @@ impl HostPorts {
 
     /// Adds the elements that follow from others, and writes the table.
     fn commit(&mut self, table: &mut DesiredTable) -> KernelResult<ChangeCounts> {
-        let service_ips = service_ips()?;
-        for family in Family::ALL {
-            let targets: BTreeSet<IpAddr> =
-                MAPS.into_iter().flat_map(|kind| targets(table, kind, family)).collect();
-            put_all(table, SetKind::Hairpin, family, targets.into_iter().map(hairpin));
-            let of_family = service_ips.iter().filter(|ip| Family::from_address(**ip) == family);
-            put_all(table, SetKind::ServiceIps, family, of_family.map(|ip| Key::from(*ip)));
-        }
+        put_dependent(table, &service_ips(&self.service_addresses)?);
         Ok(nf_tables::commit(&mut self.socket, table)?.changes)
+    }
+}
+
+/// The table without the elements that follow from others, its host ports, and those that two pods have.
+struct Wanted {
+    table: DesiredTable,
+    all: Vec<Forward>,
+    conflicts: Vec<HostPortConflict>,
+}
+
+impl Wanted {
+    fn new(records: &HostPortRecords) -> Self {
+        let (mut table, mut all, mut conflicts) = (empty_table(), Vec::new(), Vec::new());
+        for pod in &records.pods {
+            for forward in forwards(pod).unwrap_or_default() {
+                match holder(&table, &forward) {
+                    Some(holder) if holder != forward.target => conflicts.push(HostPortConflict {
+                        mapping: forward.mapping,
+                        pod: forward.target.ip(),
+                        holder,
+                    }),
+                    Some(_) => {}
+                    None => {
+                        let name = forward.kind.name(forward.family);
+                        table.put_element(&name, forward.key.clone(), forward.element());
+                        all.push(forward);
+                    }
+                }
+            }
+        }
+        Wanted { table, all, conflicts }
+    }
+}
+
+/// Puts the elements that follow from others: of connections of pods to themselves, and of Services' addresses.
+fn put_dependent(table: &mut DesiredTable, service_ips: &[IpAddr]) {
+    for family in Family::ALL {
+        let targets: BTreeSet<IpAddr> =
+            MAPS.into_iter().flat_map(|kind| targets(table, kind, family)).collect();
+        put_all(table, SetKind::Hairpin, family, targets.into_iter().map(hairpin));
+        let of_family = service_ips.iter().filter(|ip| Family::from_address(**ip) == family);
+        put_all(table, SetKind::ServiceIps, family, of_family.map(|ip| Key::from(*ip)));
     }
 }
 
@@ -290,9 +372,21 @@ fn put_all(table: &mut DesiredTable, kind: SetKind, family: Family, keys: impl I
     table.put_set(&kind.name(family), set);
 }
 
-/// Returns the addresses of Services on the interface of IPVS mode, if there is one.
-fn service_ips() -> KernelResult<Vec<IpAddr>> {
+/// Returns the addresses of Services on the interface of IPVS mode, if there is one, and those of `more` that no other interface has.
+fn service_ips(more: &[IpAddr]) -> KernelResult<Vec<IpAddr>> {
     let mut routes = Rtnetlink::open()?;
-    let Some(index) = routes.link_index(IPVS_INTERFACE)? else { return Ok(Vec::new()) };
-    Ok(routes.link_addresses(index)?.iter().map(ipnet::IpNet::addr).collect())
+    let index = routes.link_index(IPVS_INTERFACE)?;
+    let mut services = match index {
+        Some(index) => routes.link_addresses(index)?.iter().map(ipnet::IpNet::addr).collect(),
+        None => Vec::new(),
+    };
+    if !more.is_empty() {
+        let others = routes.addresses(&Family::ALL)?.into_iter();
+        let others = others.filter(|address| Some(address.index) != index);
+        let own: BTreeSet<IpAddr> = others.map(|address| address.address.addr()).collect();
+        services.extend(more.iter().copied().filter(|address| !own.contains(address)));
+        services.sort_unstable();
+        services.dedup();
+    }
+    Ok(services)
 }

@@ -32,6 +32,6 @@ mod table;
 
 pub use elements::{HostPortConflict, HostPortRecords, PodHostPorts};
 pub use error::HostPortError;
-pub use kernel::{HostPortRestore, HostPorts};
+pub use kernel::{HostPortComparison, HostPortRestore, HostPorts};
 pub use mapping::{PortMapping, TransportProtocol};
 pub use table::TABLE;

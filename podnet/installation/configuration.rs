@@ -23,7 +23,7 @@ const VERSION: &str = "1.0.0";
 const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
 /// Folders of the plugin `host-local` with the addresses that it has allocated: its default, which flannel uses, and that of kindnet.
-const HOST_LOCAL: [&str; 2] = ["/var/lib/cni/networks", "/run/cni-ipam-state"];
+pub const HOST_LOCAL_FOLDERS: [&str; 2] = ["/var/lib/cni/networks", "/run/cni-ipam-state"];
 
 /// A network configuration list (CNI specification, section 1).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,7 +44,7 @@ impl ConfigurationList {
             mtu: plan.mtu,
             pod_cidrs: plan.pod_cidrs.clone(),
             state_dir: state_dir.to_owned(),
-            other_address_dirs: HOST_LOCAL.map(PathBuf::from).into(),
+            other_address_dirs: HOST_LOCAL_FOLDERS.map(PathBuf::from).into(),
             capabilities: Capabilities { port_mappings: true },
             ..NetworkConfiguration::default()
         };

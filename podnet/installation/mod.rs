@@ -17,8 +17,9 @@ mod other_configurations;
 mod plugin_binary;
 mod readiness;
 
-pub use configuration::{ConfigurationList, NETWORK};
+pub use configuration::{ConfigurationList, HOST_LOCAL_FOLDERS, NETWORK};
 pub use error::InstallationError;
 pub use installed_files::{Installation, RemovedFile};
 pub use other_configurations::PrecedingConfiguration;
+pub use plugin_binary::is_plugin;
 pub use readiness::NOT_READY;

@@ -6,12 +6,14 @@
 mod forwarding_table;
 mod pod_routes;
 mod uplinks;
+mod vtep_comparison;
 mod vtep_links;
 
 pub use forwarding_table::{ForwardingTable, Rejected};
-pub use pod_routes::restore_pod_routes;
+pub use pod_routes::{missing_pod_routes, restore_pod_routes};
 pub use uplinks::{OwnLinks, pod_mtu};
-pub use vtep_links::{VTEP_LINKS, VtepLink, VtepLinks, VtepRepairs};
+pub use vtep_comparison::{VtepComparison, VtepDifference};
+pub use vtep_links::{VTEP_LINKS, VTEP_PREFIX, VtepLink, VtepLinks, VtepRepairs};
 
 use portcullis_netlink::Result;
 use portcullis_netlink::route::Rtnetlink;

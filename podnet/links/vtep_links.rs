@@ -21,6 +21,9 @@ pub struct VtepLink {
     pub alias: &'static str,
 }
 
+/// The start of their names, which no interface of a pod has.
+pub const VTEP_PREFIX: &str = "pc-";
+
 /// The VXLAN links of this program. A VXLAN has one underlay, so there is one link of each family.
 pub const VTEP_LINKS: [VtepLink; 2] = [
     VtepLink { underlay: Family::V4, name: "pc-vxlan", alias: "portcullis overlay IPv4" },
@@ -169,9 +172,8 @@ impl VtepLinks {
                 added => _ = added?,
             }
         }
-        let is_link_local = |ip: IpAddr| matches!(ip, IpAddr::V6(address) if address.is_unicast_link_local());
         for address in found {
-            if !self.addresses.contains(&address) && !is_link_local(address.addr()) {
+            if !self.addresses.contains(&address) && !is_kept_address(&address) {
                 rtnetlink.delete_address(index, address)?;
                 changes += 1;
             }
@@ -187,13 +189,18 @@ pub(super) fn existing(rtnetlink: &mut Rtnetlink) -> Result<Vec<ExistingVxlan>> 
     Ok(links)
 }
 
+/// Returns true for addresses that the kernel assigns, which stay.
+pub(super) fn is_kept_address(address: &IpNet) -> bool {
+    matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// Returns true for a link of this program, also if another process has changed its name or its alias.
-fn is_vtep(vtep: &VtepLink, link: &ExistingVxlan) -> bool {
+pub(super) fn is_vtep(vtep: &VtepLink, link: &ExistingVxlan) -> bool {
     link.alias == vtep.alias || link.name == vtep.name
 }
 
 /// Returns true if the link can be kept: properties that cannot be changed are as wanted.
-fn fits(wanted: &VxlanLink, link: &ExistingVxlan) -> bool {
+pub(super) fn fits(wanted: &VxlanLink, link: &ExistingVxlan) -> bool {
     let found = &link.properties;
     link.is_plain && (found.id, found.port, found.local) == (wanted.id, wanted.port, wanted.local)
 }

@@ -19,6 +19,7 @@ mod claims;
 mod evaluation;
 mod net_map;
 mod object;
+mod object_text;
 mod own_network;
 mod problem;
 #[cfg(test)]
@@ -124,6 +125,15 @@ impl NodeRoutes {
     /// Returns the node for which an object is wanted.
     pub fn node_of(&self, key: &ForwardingKey) -> Option<&Name> {
         self.nodes.iter().find(|(_, member)| member.keys.contains(key)).map(|(name, _)| name)
+    }
+
+    /// Returns the nodes for which objects are wanted, by the key of the object.
+    pub fn nodes_by_key(&self) -> BTreeMap<ForwardingKey, &Name> {
+        let keys = |(name, member)| -> Vec<(ForwardingKey, &Name)> {
+            let member: &Member = member;
+            member.keys.iter().map(|key| (*key, name)).collect()
+        };
+        self.nodes.iter().flat_map(keys).collect()
     }
 
     /// Returns the families over which the overlay reaches the other nodes, IPv4 first.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use portcullis_netlink::route::{Link, PodRoute, Rtnetlink};
 
 use super::error::Result;
-use super::{Identity, PodInterface, bridge, ptp};
+use super::{Identity, PodInterface, bridge, ptp, sysctl};
 use crate::Wiring;
 
 /// What the result of `ADD` says of the pod's end, which plugins later in the chain may have changed.
@@ -56,6 +56,7 @@ impl PodInterface<'_> {
         if link.alias.as_deref() != Some(&identity.alias) {
             damages.push(format!("interface {name} on the node lacks its alias {:?}", identity.alias));
         }
+        damages.extend(sysctl::difference("ipv6", name, "accept_ra", "0")?);
         match self.wiring {
             Wiring::Ptp => self.check_ptp(host, &link, damages)?,
             Wiring::Bridge => self.check_bridge(host, Some(&link), damages)?,
@@ -65,6 +66,10 @@ impl PodInterface<'_> {
 
     fn check_ptp(&self, host: &mut Rtnetlink, link: &Link, damages: &mut Vec<String>) -> Result<()> {
         let name = &link.name;
+        // `ptp::IPV4_SETTINGS`: without them, the pod can send from other addresses, and programs in it do not find the gateway by ARP.
+        for setting in ["rp_filter", "proxy_arp"] {
+            damages.extend(sysctl::difference("ipv4", name, setting, "1")?);
+        }
         let routes = host.link_routes(link.index)?;
         for address in self.addresses {
             let destination = IpNet::from(address.addr());
@@ -142,11 +147,38 @@ impl PodInterface<'_> {
         for address in expected.addresses.iter().filter(|address| !addresses.contains(address)) {
             damages.push(format!("interface {name} in the pod lacks the address {address}"));
         }
+        self.check_gateways(pod, &link, damages)?;
         let routes = pod.link_routes(link.index)?;
         for &(destination, gateway) in &expected.routes {
             if !has_route(&routes, destination, gateway) {
                 let via = gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
                 damages.push(format!("the pod has no route to {destination}{via} through {name}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PodInterface<'_> {
+    /// Checks the permanent neighbours of the gateways. One that is missing is no damage: the node answers ARP and neighbour solicitations,
+    /// and a plugin that sets the interface down removes them.
+    fn check_gateways(
+        &self,
+        pod: &mut Rtnetlink,
+        link: &Link,
+        damages: &mut Vec<String>,
+    ) -> portcullis_netlink::Result<()> {
+        if self.wiring != Wiring::Ptp {
+            return Ok(());
+        }
+        let mac = Identity::new(self.key).host_mac;
+        let gateways: Vec<IpAddr> = self.addresses.iter().map(|address| self.gateway(*address)).collect();
+        for neighbour in pod.neighbours(link.index)? {
+            if gateways.contains(&neighbour.address) && neighbour.mac != mac {
+                damages.push(format!(
+                    "the neighbour {} of interface {} in the pod has Ethernet address {}; expected {mac}",
+                    neighbour.address, link.name, neighbour.mac
+                ));
             }
         }
         Ok(())

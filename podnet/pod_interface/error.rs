@@ -47,6 +47,14 @@ pub enum Error {
         /// The kind.
         kind: String,
     },
+    /// A setting cannot be read.
+    #[error("cannot read {path}: {source}")]
+    ReadSysctl {
+        /// The file.
+        path: String,
+        /// The system call's error.
+        source: io::Error,
+    },
     /// A setting cannot be changed.
     #[error("cannot write {value} to {path}: {source}")]
     Sysctl {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::addresses::AttachmentKey;
 
 /// The prefix of the names of all interfaces of pods on the host.
-const NAME_PREFIX: &str = "pc";
+pub const INTERFACE_PREFIX: &str = "pc";
 
 /// Hexadecimal digits after the prefix, up to the length of an interface name.
 const NAME_DIGITS: usize = 13;
@@ -40,7 +40,7 @@ impl Identity {
             hash.iter().map(|byte| format!("{byte:02x}")).take(NAME_DIGITS.div_ceil(2)).collect();
         let mac = |first: usize| local_mac(hash[first..first + 6].try_into().expect("6 bytes"));
         Identity {
-            host_name: format!("{NAME_PREFIX}{}", &digits[..NAME_DIGITS]),
+            host_name: format!("{INTERFACE_PREFIX}{}", &digits[..NAME_DIGITS]),
             alias: alias(key),
             host_mac: mac(8),
             pod_mac: mac(16),
@@ -70,7 +70,7 @@ pub(super) fn bridge_mac(name: &str) -> MacAddress {
 
 /// Returns true if a link is the host's end of an attachment's veth pair. A process that was killed may have left one without alias.
 pub fn is_pod_interface(link: &Link) -> bool {
-    let has_name = link.name.strip_prefix(NAME_PREFIX).is_some_and(|digits| {
+    let has_name = link.name.strip_prefix(INTERFACE_PREFIX).is_some_and(|digits| {
         digits.len() == NAME_DIGITS && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
     });
     let has_alias = link.alias.as_deref().is_none_or(|alias| alias.starts_with(ALIAS_PREFIX));

@@ -34,7 +34,7 @@ mod sysctl;
 
 pub use check::Expected;
 pub use error::{Error, Result};
-pub use identity::{Identity, attachment_of, is_pod_interface};
+pub use identity::{INTERFACE_PREFIX, Identity, attachment_of, is_pod_interface};
 pub use namespace::Namespace;
 
 use std::net::IpAddr;

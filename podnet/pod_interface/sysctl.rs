@@ -32,6 +32,24 @@ fn is_on(path: &str) -> io::Result<bool> {
     Ok(first[..length] == *b"1")
 }
 
+/// Compares a setting of an interface; `family` is `ipv4` or `ipv6`. Returns the damage if it has another value. A setting that does not
+/// exist, as without IPv6 in the kernel, is none.
+///
+/// # Errors
+/// The setting cannot be read.
+pub(super) fn difference(family: &str, interface: &str, name: &str, value: &str) -> Result<Option<String>> {
+    let path = format!("/proc/sys/net/{family}/conf/{interface}/{name}");
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == value => Ok(None),
+        Ok(found) => Ok(Some(format!(
+            "the kernel setting net.{family}.conf.{interface}.{name} on the node is {}; expected {value}",
+            found.trim()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::ReadSysctl { path, source }),
+    }
+}
+
 /// Enables IPv6 on interfaces on which it is disabled, as container runtimes and hardened hosts do by default.
 pub(super) fn enable_ipv6(interfaces: &[&str]) -> Result<()> {
     for interface in interfaces {

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use portcullis_cluster::Name;
-use portcullis_podnet::installation::{ConfigurationList, Installation, NOT_READY};
+use portcullis_podnet::installation::{ConfigurationList, Installation, NOT_READY, is_plugin};
 use portcullis_podnet::{PodNetworkMode, PodNetworkPlan, Wiring};
 use tempfile::TempDir;
 
@@ -75,7 +75,10 @@ fn the_plugin_is_replaced_only_by_another_version() {
     symlink(&source, installation.plugin()).unwrap();
     assert!(installation.install_plugin(&source).unwrap());
     assert!(fs::symlink_metadata(installation.plugin()).unwrap().is_file());
-    assert_eq!(fs::read(installation.plugin()).unwrap(), b"short");
+    let installed = fs::read(installation.plugin()).unwrap();
+    assert!(installed.starts_with(b"short\n"), "{installed:?}");
+    let plugins = [installation.plugin(), source].map(|path| is_plugin(&path).unwrap());
+    assert_eq!(plugins, [true, false], "the copy has a marker");
     assert_eq!(files(&installation.bin_dir), ["portcullis"], "no temporary files");
 }
 

@@ -7,6 +7,7 @@ use std::thread;
 
 use portcullis_cluster::node::Node;
 use portcullis_cluster::{Kind, Name, Object};
+use portcullis_machines::qemu;
 use portcullis_netlink::route::Rtnetlink;
 use portcullis_podnet::addresses::{Attachment, AttachmentKey};
 use portcullis_podnet::links::{ForwardingTable, OwnLinks, VtepLinks, pod_mtu, remove, restore_pod_routes};
@@ -103,6 +104,15 @@ impl Node1 {
 
 #[test]
 fn vxlan_link_and_its_tables_are_programmed_and_restored() {
+    program_and_restore_vxlan();
+}
+
+#[test]
+fn vxlan_link_and_its_tables_are_programmed_on_the_oldest_kernel() {
+    qemu::inside(program_and_restore_vxlan);
+}
+
+fn program_and_restore_vxlan() {
     inside(|| {
         let mut node = Node1::new(PodNetworkMode::Vxlan);
         let (links, objects) = node.sync();

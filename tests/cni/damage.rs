@@ -115,6 +115,12 @@ const IN_BOTH: &[Damage] = &[
         "lacks its alias",
     ),
     (
+        "router advertisements of the pod are accepted",
+        |node, _, result| host(node, &format!("sysctl -qw net.ipv6.conf.{}.accept_ra=1", host_link(result))),
+        102,
+        "accept_ra on the node is 1; expected 0",
+    ),
+    (
         "no record",
         |node, pod, _| fs::remove_file(node.state(&format!("attachments/{}@eth0", pod.name))).unwrap(),
         102,
@@ -140,6 +146,26 @@ const IN_BOTH: &[Damage] = &[
 ];
 
 const IN_PTP: &[Damage] = &[
+    (
+        "the pod may send from other addresses",
+        |node, _, result| host(node, &format!("sysctl -qw net.ipv4.conf.{}.rp_filter=0", host_link(result))),
+        102,
+        "rp_filter on the node is 0; expected 1",
+    ),
+    (
+        "no answers to ARP",
+        |node, _, result| host(node, &format!("sysctl -qw net.ipv4.conf.{}.proxy_arp=0", host_link(result))),
+        102,
+        "proxy_arp on the node is 0; expected 1",
+    ),
+    (
+        "another Ethernet address of the gateway",
+        |_, pod, _| {
+            drop(pod.run("ip neigh replace 169.254.1.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent"))
+        },
+        102,
+        "the neighbour 169.254.1.1 of interface eth0 in the pod has Ethernet address 02:00:00:00:00:99",
+    ),
     (
         "no IPv4 route on the node",
         |node, _, result| host(node, &format!("ip route del {}", addresses(result)["4"])),

@@ -5,9 +5,12 @@
 
 mod node;
 
+mod by_hand;
 mod chain;
 mod damage;
 mod interruption;
 mod lifecycle;
+mod oldest_kernel;
 mod packets;
+mod source_check;
 mod versions;

@@ -333,3 +333,23 @@ fn leaked_attachments_are_returned_after_a_grace_time() {
     assert_eq!(removals.iter().map(|removal| &removal.key).collect::<Vec<_>>(), [&key(2)]);
     assert_eq!(store.attachments().expect("readable").attachments.len(), 2);
 }
+
+#[test]
+fn addresses_are_counted_by_use() {
+    let fixture = Fixture::new();
+    let store = fixture.store(&["10.244.1.0/27", "fd00:10:244:1::/64"]);
+    let counts = || {
+        let usage = store.usage().expect("readable").into_iter();
+        usage.map(|of| (of.held, of.elsewhere, of.free(), of.is_low())).collect::<Vec<_>>()
+    };
+    let v6_free = (1_u128 << 64) - 2;
+    assert_eq!(counts(), [(0, 0, 29, false), (0, 0, v6_free, false)], "nothing was written yet");
+    (0..26).for_each(|number| _ = add(&store, number));
+    // Of two files for one address, and of addresses outside of the range, none counts.
+    for address in ["10.244.1.2", "10.244.1.29", "10.9.9.9", "last_reserved_ip.0"] {
+        fixture.hold_elsewhere(address, "container");
+    }
+    assert_eq!(counts(), [(26, 1, 2, false), (26, 0, v6_free - 26, false)]);
+    fixture.hold_elsewhere("10.244.1.30", "container");
+    assert_eq!(counts()[0], (26, 2, 1, true));
+}

@@ -183,3 +183,27 @@ fn services_have_precedence() {
         node.ip(NODE, "link del kube-ipvs0");
     }
 }
+
+/// The daemon knows the Service before its address is on the interface. An external IP that is an address of the node keeps host ports.
+#[test]
+fn a_new_service_in_ipvs_mode_takes_its_traffic_at_once() {
+    let node = Node::new();
+    serve(&node, POD_1, 80);
+    serve(&node, NODE, 443);
+    let exclude = |services: &[&str]| {
+        let services: Vec<std::net::IpAddr> = services.iter().map(|ip| ip.parse().unwrap()).collect();
+        node.inside(NODE, || {
+            let host_ports = HostPorts::open(node.state.path()).unwrap();
+            host_ports.with_service_addresses(&services).exclude_services().unwrap().total()
+        })
+    };
+    assert_eq!(exclude(&["10.96.0.1"]), 0, "without host ports, no table is created");
+    add(&node, &pod(POD_1_IPS, &[mapping(443, 80, "tcp", "")]), "pcp1");
+    assert_eq!(exclude(&["10.96.0.1", "fd00:10:96::1", NODE_IPS[0]]), 2);
+    node.ip(NODE, "link add kube-ipvs0 type bridge\nlink set kube-ipvs0 up");
+    node.ip(NODE, "addr add 10.96.0.1 dev kube-ipvs0\naddr add fd00:10:96::1 dev kube-ipvs0 nodad");
+    for ip in ["10.96.0.1", "fd00:10:96::1"] {
+        assert_eq!(tcp(&node, POD_2, ip, 443).split(' ').next(), Some("node"), "{ip}");
+    }
+    assert_eq!(tcp(&node, POD_2, NODE_IPS[0], 443).split(' ').next(), Some("pod1"));
+}
