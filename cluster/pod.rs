@@ -36,6 +36,9 @@ pub struct Pod {
     pub named_ports: Box<[NamedPort]>,
     /// All its container ports, named or not; `None` if the object has no containers.
     pub container_ports: Option<Box<[(NonZeroU16, Protocol)]>>,
+    /// Its host ports. Few pods have any, so the list takes one word here.
+    #[expect(clippy::redundant_allocation, reason = "the outer box makes the pointer thin")]
+    pub host_ports: Option<Box<Box<[HostPort]>>>,
 }
 
 impl Pod {
@@ -45,6 +48,26 @@ impl Pod {
         let ports = self.container_ports.as_ref()?;
         Some(ports.iter().any(|(number, of)| (number.get(), *of) == (port, protocol)))
     }
+}
+
+impl Pod {
+    /// Returns its host ports.
+    pub fn host_ports(&self) -> &[HostPort] {
+        self.host_ports.as_ref().map_or(&[], |ports| ports)
+    }
+}
+
+/// A port of the node that is forwarded to a port of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The port of the node.
+    pub host_port: NonZeroU16,
+    /// The address of the node; `None` for all.
+    pub host_ip: Option<IpAddr>,
+    /// The port of the container.
+    pub container_port: NonZeroU16,
+    /// Their protocol.
+    pub protocol: Protocol,
 }
 
 /// A named container port.
@@ -91,6 +114,9 @@ struct Container {
 struct ContainerPort {
     name: Option<String>,
     container_port: u16,
+    host_port: Option<u16>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
     protocol: Option<String>,
 }
 
@@ -143,6 +169,20 @@ impl RawPod {
             Some((NonZeroU16::new(p.container_port)?, protocol))
         });
         let container_ports = (!containers.is_empty()).then(|| container_ports.collect());
+        let host_ports = ports.clone().filter_map(|p| {
+            let host_ip = p.host_ip.as_deref().filter(|ip| !ip.is_empty());
+            let protocol = Protocol::parse(p.protocol.as_deref(), String::new(), &mut Vec::new())?;
+            Some(HostPort {
+                host_port: NonZeroU16::new(p.host_port?)?,
+                // An unreadable address forwards nothing.
+                host_ip: host_ip.map(|ip| parse_ip(ip).ok_or(())).transpose().ok()?,
+                container_port: NonZeroU16::new(p.container_port)?,
+                protocol,
+            })
+        });
+        // The API server sets the host ports of pods on the host network to their container ports.
+        let host_network = self.spec.host_network.unwrap_or(false);
+        let host_ports: Box<[HostPort]> = if host_network { Box::default() } else { host_ports.collect() };
         let named_ports = ports.filter_map(|p| {
             let name = p.name.as_deref().filter(|name| !name.is_empty())?;
             let field = || format!("spec.containers[*].ports[name={name}].protocol");
@@ -156,9 +196,10 @@ impl RawPod {
         Pod {
             named_ports,
             container_ports,
+            host_ports: (!host_ports.is_empty()).then(|| Box::new(host_ports)),
             ips,
             node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
-            host_network: self.spec.host_network.unwrap_or(false),
+            host_network,
             is_finished: matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")),
             is_terminating: self.metadata.deletion_timestamp.is_some(),
             created,
@@ -173,6 +214,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn host_ports_are_those_that_are_forwarded() {
+        let ports = json!([{"ports": [
+            {"containerPort": 80, "hostPort": 8080},
+            {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"},
+            {"containerPort": 81, "hostPort": 0},
+            {"containerPort": 82, "hostPort": 82, "hostIP": "node"},
+            {"containerPort": 83},
+        ]}]);
+        for (host_network, expected) in
+            [(false, vec![(8080, None, 80), (53, Some("127.0.0.1"), 53)]), (true, Vec::new())]
+        {
+            let spec = json!({"containers": ports, "hostNetwork": host_network});
+            let raw = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+            let raw: RawPod = serde_json::from_value(raw).expect("a pod");
+            let pod = raw.convert(&mut Vec::new());
+            let found: Vec<_> = pod
+                .host_ports()
+                .iter()
+                .map(|port| (port.host_port.get(), port.host_ip, port.container_port.get()))
+                .collect();
+            let expected: Vec<_> = expected
+                .into_iter()
+                .map(|(host, ip, container)| (host, ip.map(|ip| ip.parse().expect("an address")), container))
+                .collect();
+            assert_eq!(found, expected, "{host_network}");
+        }
+    }
 
     #[test]
     fn declared_ports_are_those_of_containers_and_sidecars() {

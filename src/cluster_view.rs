@@ -15,6 +15,7 @@ use crate::config::{ApiServer, Config, Source};
 use crate::control::Declaration;
 use crate::daemon;
 use crate::host_file::{HostFile, HostFileError};
+use crate::node_network::comparison::PodNetworkView;
 use crate::observe::unserved;
 use crate::source::{
     Access, AccessError, FileErrors, KubectlFiles, Manifests, PathError, Selection, SourceConfig,
@@ -32,6 +33,8 @@ pub struct NodeView {
     pub host: NodeFacts,
     /// The NetworkPolicy table; `None` without `--network-policy`.
     pub policies: Option<PolicyTable>,
+    /// The pod network; `None` without `--pod-network`, and for views that are not of this machine.
+    pub pod_network: Option<PodNetworkView>,
     /// Objects that could not be read, and are left out.
     pub unreadable: UnreadableObjects,
 }
@@ -117,6 +120,8 @@ pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
             let mut selections = Selection::network_policy();
             // Also Services that no proxy serves, to explain why.
             selections.extend([Selection::all(Kind::Service), Selection::endpoint_slices()]);
+            // No pod CIDR may contain them.
+            selections.extend(config.pod_network.as_ref().map(|_| Selection::service_cidrs()));
             list_once(api, selections)
         }
     }
@@ -128,7 +133,8 @@ fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<
         tracing::warn!(node = %name, "no Node object has this name; its zone and addresses are unknown");
     }
     let facts = file.map_or(FactsSource::ThisMachine, FactsSource::File);
-    let view = NodeView { unreadable, ..node_view(config, name, &index, &facts) };
+    let pod_network = PodNetworkView::new(config, &name, &index);
+    let view = NodeView { unreadable, pod_network, ..node_view(config, name, &index, &facts) };
     unserved::log_all(&view.desired);
     view
 }
@@ -178,7 +184,14 @@ pub(crate) fn node_view(config: &Config, name: Name, index: &Index, facts: &Fact
     let policies =
         config.network_policy.map(|policy| node::policies(&policy, name.clone(), index, is_this_machine));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
-    NodeView { desired, options, host, policies, unreadable: UnreadableObjects(Vec::new()) }
+    NodeView {
+        desired,
+        options,
+        host,
+        policies,
+        pod_network: None,
+        unreadable: UnreadableObjects(Vec::new()),
+    }
 }
 
 fn read_once(path: &Path) -> Result<ClusterView, LoadError> {

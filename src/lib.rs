@@ -128,7 +128,7 @@ fn perform_command(
         Command::Completions(completions) => commands::completions::run(completions, out)?,
         Command::Version(output) => version::print(*output, out)?,
         Command::Cleanup(cleanup) => {
-            return Ok(exit_code(commands::cleanup::run(*cleanup, out)?));
+            return Ok(exit_code(commands::cleanup::run(config, *cleanup, out)?));
         }
         Command::Bundle(bundle) => {
             return Ok(exit_code(commands::bundle::run(invocation, bundle)?));

@@ -16,6 +16,7 @@ use portcullis::node_network::cleanup::{self, NodeNetworkCleanup};
 use portcullis::node_network::{NodeNetwork, NodeNetworkResult, Severity, Step};
 use portcullis_cluster::Name;
 use portcullis_podnet::addresses::{AddressStore, AttachmentKey, NewAttachment, PodRange};
+use portcullis_podnet::installation::Installation;
 use portcullis_podnet::{PodNetworkMode, PodNetworkPlan, Vxlan, Wiring};
 use tempfile::TempDir;
 
@@ -122,6 +123,26 @@ fn firewalls_and_other_networks_are_reported() {
         let result = node.apply();
         assert_eq!(Node::problems(&result)[0], (Step::Firewall, Severity::Note), "{result:?}");
         assert!(result.is_ready && result.problems[0].text.contains("inet firewall forward"), "{result:?}");
+        // As firewalld: the policy is accept, and the last rule rejects the rest. A chain whose last rule has a match drops some packets.
+        run("nft delete table inet firewall");
+        run("nft add table inet firewalld");
+        let chain = "type filter hook forward priority 10 ; policy accept ;";
+        for name in ["filter_FORWARD", "other"] {
+            run(&format!("nft add chain inet firewalld {name} {{ {chain} }}"));
+            run(&format!("nft add rule inet firewalld {name} ct state established,related accept"));
+        }
+        run("nft add rule inet firewalld filter_FORWARD counter reject with icmpx type admin-prohibited");
+        run("nft add rule inet firewalld other ct state invalid drop");
+        let result = node.apply();
+        let firewall: Vec<&str> = result
+            .problems
+            .iter()
+            .filter(|problem| problem.step == Step::Firewall)
+            .map(|problem| problem.text.as_str())
+            .collect();
+        assert_eq!(firewall.len(), 1, "{result:?}");
+        assert!(firewall[0].contains("inet firewalld filter_FORWARD"), "{firewall:?}");
+        assert!(firewall[0].contains("--add-source=CIDR"), "{firewall:?}");
     });
 }
 
@@ -203,27 +224,39 @@ fn addresses_of_pods_that_ended_without_del_are_returned() {
     });
 }
 
-/// The files belong to the node, and this test runs in another network namespace than PID 1.
 #[test]
-fn cleanup_finds_and_removes_the_rules() {
+fn cleanup_finds_and_removes_everything_in_the_configured_folders() {
     inside(|| {
         let mut node = Node::new();
-        assert_eq!(cleanup::remove(true).removed, []);
+        let installation = Installation {
+            bin_dir: node.path("bin"),
+            conf_dir: node.path("net.d"),
+            state_dir: node.path("state"),
+        };
+        assert_eq!(cleanup::remove(&installation, true).removed, []);
+        assert_eq!(cleanup::find_leftovers(&installation), [""; 0]);
         run("iptables-nft -P FORWARD DROP");
         assert!(node.apply().is_ready);
         let objects = |cleanup: NodeNetworkCleanup| {
             assert!(cleanup.left.is_empty(), "{:?}", cleanup.left);
             cleanup.removed.into_iter().map(|removed| removed.object).collect::<Vec<_>>()
         };
-        let found = objects(cleanup::remove(true));
-        let expected = [
-            "rules for traffic of pods in iptables (nft), chain FORWARD",
-            "table inet portcullis-pod-network",
+        // The default folders belong to the node, and this test runs in another network namespace than PID 1.
+        let rules = [
+            "rules for traffic of pods in iptables (nft), chain FORWARD".to_owned(),
+            "table inet portcullis-pod-network".to_owned(),
+            "table inet portcullis-pod-sources".to_owned(),
         ];
-        assert_eq!(found, expected);
-        assert_eq!(objects(cleanup::remove(false)), expected);
-        assert_eq!(objects(cleanup::remove(false)), [""; 0]);
+        assert_eq!(objects(cleanup::remove(&Installation::default(), true)), rules);
+        let files = ["net.d/10-portcullis.conflist", "bin/portcullis"]
+            .map(|name| node.path(name).display().to_string());
+        let expected = [&files[..], &rules].concat();
+        assert_eq!(objects(cleanup::remove(&installation, true)), expected);
+        assert_eq!(cleanup::find_leftovers(&installation), [&files[..], &rules[1..]].concat());
+        assert_eq!(objects(cleanup::remove(&installation, false)), expected);
+        assert_eq!(objects(cleanup::remove(&installation, false)), [""; 0]);
+        assert_eq!(cleanup::find_leftovers(&installation), [""; 0]);
         assert!(!run("nft list ruleset").to_lowercase().contains("portcullis"));
-        assert!(node.path("net.d/10-portcullis.conflist").exists());
+        assert!(!node.path("net.d/10-portcullis.conflist").exists() && node.path("state").exists());
     });
 }

@@ -7,7 +7,7 @@ use portcullis_modes::cleanup::{self, CleanupResult, KeptObject, RemovedObject};
 use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
 use serde::Serialize;
 
-use crate::config::Cleanup;
+use crate::config::{Cleanup, Config};
 use crate::document::Document;
 use crate::node_network;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
@@ -50,11 +50,11 @@ struct NotRemoved {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
+pub fn run(config: &Config, options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
     let result = if options.dry_run { cleanup::find_all_modes() } else { cleanup::remove_all_modes() };
     let mut report = CleanupReport::new(options.dry_run, result);
     report.remove_policy_tables(options);
-    report.remove_pod_network(options.dry_run);
+    report.remove_pod_network(config, options.dry_run);
     report.complete = report.left.is_empty();
     match options.output.document_format() {
         Some(format) => Document::new("Cleanup", &report).print(format, out)?,
@@ -93,8 +93,8 @@ impl CleanupReport {
         }
     }
 
-    fn remove_pod_network(&mut self, dry_run: bool) {
-        let cleanup = node_network::cleanup::remove(dry_run);
+    fn remove_pod_network(&mut self, config: &Config, dry_run: bool) {
+        let cleanup = node_network::cleanup::remove(&config.cni_installation, dry_run);
         self.removed.extend(cleanup.removed.into_iter().map(|removed| Removed {
             object: removed.object,
             kind: removed.kind,

@@ -9,6 +9,7 @@ use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 use portcullis_policy::{CompiledPolicies, Compiler, Connection, Evaluation, Scope};
 
+use super::explain::PodNetworkLookup;
 use crate::config::{Config, nearest};
 pub(crate) use crate::truncated_list::listed;
 use crate::{host, node, unknown_object};
@@ -23,6 +24,8 @@ pub(crate) struct ClusterLookup<'a> {
     compiler: Compiler,
     /// This machine's node name and addresses, if it is a node of the cluster.
     this_machine: Option<(Name, Vec<IpAddr>)>,
+    /// The pod network; `None` without `--pod-network`.
+    pub(crate) pod_network: Option<PodNetworkLookup<'a>>,
 }
 
 /// The address on which NodeLocal DNSCache listens on every node, by its documentation.
@@ -31,8 +34,15 @@ const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
 impl<'a> ClusterLookup<'a> {
     /// Returns the cluster of an index.
     pub(crate) fn new(config: &'a Config, index: &'a Index) -> Self {
-        let compiler = Compiler::from_index(Scope::Cluster, index);
-        ClusterLookup { config, index, compiler, this_machine: this_machine(config, index) }
+        let has_overlay = config.pod_network.as_ref().is_some_and(|network| network.mode.has_overlay());
+        let compiler = Compiler::new(Scope::Cluster).with_overlay(has_overlay).with_index(index);
+        ClusterLookup {
+            config,
+            index,
+            compiler,
+            this_machine: this_machine(config, index),
+            pod_network: PodNetworkLookup::new(config, index),
+        }
     }
 
     /// Returns the compiled policies.

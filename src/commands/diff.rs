@@ -1,4 +1,4 @@
-//! `portcullis diff`: a unified diff between the kernel's rules and those for a cluster state, by Service.
+//! `portcullis diff`: a unified diff between the kernel's rules and those for a cluster state, by Service; then policies and the pod network.
 
 use std::io::{self, Write};
 
@@ -18,6 +18,7 @@ use super::unified_diff::Difference;
 use crate::cluster_view::{self, LoadError};
 use crate::config::{Config, Diff};
 use crate::document::Document;
+use crate::node_network::comparison::{CompareError, Difference as PodNetworkDifference};
 use crate::proxy_modes;
 
 /// The content of the document.
@@ -53,6 +54,9 @@ pub enum DiffError {
     /// The policy tables cannot be read.
     #[error("cannot read the policy tables: {0}")]
     Policies(#[from] EnforceError),
+    /// The pod network cannot be read.
+    #[error(transparent)]
+    PodNetwork(#[from] CompareError),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -74,6 +78,10 @@ pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> R
     let differs = proxy_modes::driver(config.mode).diff(config, &state, &families, &mut printer)?;
     let differs = match state.policies.filter(|_| diff.family.is_none()) {
         Some(policies) => diff_policies(&policies, &mut printer)? || differs,
+        None => differs,
+    };
+    let differs = match state.pod_network.filter(|_| diff.family.is_none()) {
+        Some(mut pod_network) => printer.pod_network(&pod_network.compare()?)? || differs,
         None => differs,
     };
     if let (DiffPrinter::Document(differences), Some(format)) = (printer, format) {
@@ -157,6 +165,19 @@ impl DiffPrinter<'_> {
             let comment = comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
             let lines = |lines: &Option<Vec<String>>| lines.clone().unwrap_or_default();
             self.section(&lines(actual), &lines(desired), &format!("{object}{comment}{remark}"))?;
+        }
+        Ok(!differences.is_empty())
+    }
+
+    /// Prints the differences of the pod network. Returns true if there are any.
+    fn pod_network(&mut self, differences: &[PodNetworkDifference]) -> io::Result<bool> {
+        let mut last = None;
+        for PodNetworkDifference { subject, object, found, wanted } in differences {
+            if last != Some(subject) {
+                self.header(subject)?;
+            }
+            last = Some(subject);
+            self.section(found, wanted, object)?;
         }
         Ok(!differences.is_empty())
     }

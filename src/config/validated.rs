@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
 use portcullis_modes::{NodePortAddresses, ProxyMode};
+use portcullis_podnet::installation::Installation;
 use portcullis_podnet::{PodNetworkMode, Vxlan, Wiring};
 
 use super::detect_local_mode::DetectLocalMode;
@@ -59,6 +60,8 @@ pub struct Config {
     pub network_policy: Option<NetworkPolicy>,
     /// The pod network. `None`: another CNI plugin provides it.
     pub pod_network: Option<PodNetwork>,
+    /// Folders of the CNI plugin, also without a pod network: an earlier run may have had one.
+    pub cni_installation: Installation,
     /// `oom_score_adj` of the process, from -1000 to 1000.
     pub oom_score_adj: i32,
     /// Logging.
@@ -195,6 +198,8 @@ pub struct NetworkPolicy {
     pub unknown_pods: UnknownPods,
     /// Logging of dropped packets, if enabled.
     pub log: Option<DropLog>,
+    /// Nodes reach pods of other nodes by the overlay of `--pod-network`, in which they have addresses of their own.
+    pub has_overlay: bool,
 }
 
 /// Action on established connections that a changed policy forbids.

@@ -1,9 +1,11 @@
 //! Measurements of a sync for metrics that only one controller has.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portcullis_cluster::Family;
 use portcullis_modes::TableRuleCounts;
 use portcullis_policy::table::{DropLabels, EvaluationCounts};
@@ -86,4 +88,17 @@ pub(crate) struct PodNetworkMeasurements {
     pub(crate) rejected: usize,
     /// The pod network of this node is ready.
     pub(crate) is_ready: bool,
+    /// The number of attachments of ended pods whose addresses were returned.
+    pub(crate) leaked_attachments: usize,
+    /// Where the use of pod addresses is read.
+    pub(crate) addresses: PodAddressSource,
+}
+
+/// Where the use of the addresses of this node's pods is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodAddressSource {
+    /// The folder of the plugin's records.
+    pub(crate) state_dir: PathBuf,
+    /// The pod CIDRs of this node.
+    pub(crate) pod_cidrs: Vec<IpNet>,
 }

@@ -42,8 +42,8 @@ pub(crate) use exit::{Exit, StopReason};
 pub(crate) use finished_sync::{FinishedSync, IsolatedObject, ObjectNotice, RulesError, RulesResult};
 pub(crate) use mailbox::{Mailbox, Notifier, Wake};
 pub(crate) use measurements::{
-    DropCounterLabels, Measurements, PodNetworkMeasurements, PolicyMeasurements, PortsWithoutLocalEndpoints,
-    ServiceMeasurements, UnservedCounts,
+    DropCounterLabels, Measurements, PodAddressSource, PodNetworkMeasurements, PolicyMeasurements,
+    PortsWithoutLocalEndpoints, ServiceMeasurements, UnservedCounts,
 };
 pub(crate) use observer::Observer;
 pub use progress::{ITERATION_LIMIT, Progress};

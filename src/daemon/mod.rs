@@ -186,6 +186,9 @@ pub async fn run(
     if policies.is_none() {
         node_setup::remove_policies(options).await?;
     }
+    if config.pod_network.is_none() {
+        node_setup::warn_about_pod_network(&config).await?;
+    }
     let stop = setup.stop_signals(&source, file, &telemetry, termination);
     let service_manager = ServiceManager::start(telemetry.health());
     if let Some(traffic_events) = traffic_events {

@@ -11,7 +11,7 @@ use crate::conntrack_settings::{self, RejectedSetting};
 use crate::other_proxies::RunningProxy;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{EventRecorder, EventType, START};
-use crate::{host, node, oom_score, other_proxies, truncated_list};
+use crate::{host, node, node_network, oom_score, other_proxies, truncated_list};
 
 /// The number of removed objects that a log line names.
 const NAMED: usize = 5;
@@ -102,6 +102,21 @@ pub(super) async fn warn_about_other_proxies(
         recorder.node_event(EventType::Warning, ["AnotherProxy", START], &text);
     }
     Ok(proxies)
+}
+
+/// Warns about the pod network of an earlier run, which stays: pods of this node may still use it.
+pub(super) async fn warn_about_pod_network(config: &Config) -> Result<(), JoinError> {
+    let installation = config.cni_installation.clone();
+    let leftovers =
+        tokio::task::spawn_blocking(move || node_network::cleanup::find_leftovers(&installation)).await?;
+    if !leftovers.is_empty() {
+        tracing::warn!(
+            leftovers = leftovers.join(", "),
+            "the pod network of an earlier run is on this node, and is not kept up to date (--pod-network=off); once no pod uses it, remove \
+             it with `portcullis cleanup`"
+        );
+    }
+    Ok(())
 }
 
 /// Removes the NetworkPolicy table of an earlier daemon if policies are not enforced any more. If another process holds the

@@ -5,7 +5,10 @@ use std::fs;
 use portcullis_modes::forward_accept::ForwardAccept;
 use portcullis_netlink::nf_tables::{self, TableFamily};
 use portcullis_podnet::installation::Installation;
-use portcullis_podnet::{egress, host_ports, links};
+use portcullis_podnet::{egress, host_ports, links, source_check};
+
+/// The tables of the pod network, of the family `inet`.
+pub(crate) const TABLES: [&str; 3] = [egress::TABLE, source_check::TABLE, host_ports::TABLE];
 
 /// An object that was removed, or would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +28,29 @@ pub struct NodeNetworkCleanup {
     pub left: Vec<(String, String)>,
 }
 
+/// Finds what an earlier run with a pod network has left, except for rules of iptables, whose tools take long on large tables.
+pub fn find_leftovers(installation: &Installation) -> Vec<String> {
+    let mut leftovers = Vec::new();
+    if has_files_of_the_node(installation) {
+        leftovers.extend(installation.remove(true).0.iter().map(|path| path.display().to_string()));
+    }
+    if let Ok(found) = links::remove(true) {
+        let counted =
+            [(found.routes, "routes to pods of other nodes"), (found.links, "links of the overlay")];
+        leftovers
+            .extend(counted.iter().filter(|(count, _)| *count > 0).map(|(_, objects)| (*objects).to_owned()));
+    }
+    let tables = TABLES.into_iter().filter(|table| remove_table(table, true).unwrap_or(false));
+    leftovers.extend(tables.map(|table| format!("table inet {table}")));
+    leftovers
+}
+
 /// Removes the CNI configuration and plugin, then links, routes and rules; or only finds them. Interfaces of pods and their
 /// records stay: the container runtime removes these with the pods.
-pub fn remove(dry_run: bool) -> NodeNetworkCleanup {
+pub fn remove(installation: &Installation, dry_run: bool) -> NodeNetworkCleanup {
     let mut cleanup = NodeNetworkCleanup::default();
-    if is_in_network_of_the_node() {
-        let (files, errors) = Installation::default().remove(dry_run);
+    if has_files_of_the_node(installation) {
+        let (files, errors) = installation.remove(dry_run);
         for path in files {
             cleanup.add(path.display().to_string(), "file");
         }
@@ -55,7 +75,7 @@ pub fn remove(dry_run: bool) -> NodeNetworkCleanup {
         cleanup.add(format!("rules for traffic of pods in {location}"), "iptables");
     }
     cleanup.left.extend(errors.into_iter().map(|error| ("rules for traffic of pods".to_owned(), error)));
-    for table in [egress::TABLE, host_ports::TABLE] {
+    for table in TABLES {
         let object = format!("table inet {table}");
         match remove_table(table, dry_run) {
             Ok(true) => cleanup.add(object, "nftTable"),
@@ -66,10 +86,13 @@ pub fn remove(dry_run: bool) -> NodeNetworkCleanup {
     cleanup
 }
 
-/// Returns false in a network namespace other than that of PID 1, such as those of the lab: the files belong to the node.
-fn is_in_network_of_the_node() -> bool {
+/// Returns false for the default folders in a network namespace other than that of PID 1, such as those of the lab: these belong to the
+/// node. Other folders were configured on purpose.
+fn has_files_of_the_node(installation: &Installation) -> bool {
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    namespace("1").is_none_or(|of_node| namespace("thread-self") == Some(of_node))
+    let is_in_network_of_the_node =
+        || namespace("1").is_none_or(|of_node| namespace("thread-self") == Some(of_node));
+    *installation != Installation::default() || is_in_network_of_the_node()
 }
 
 fn remove_table(table: &str, dry_run: bool) -> portcullis_netlink::Result<bool> {

@@ -1,30 +1,34 @@
 //! This node's side of the pod network, beside links and routes:
 //!
 //! ```text
-//! sysctls ─► egress rules ─► FORWARD chains of firewalls ─► leaked attachments ─► host ports ─► plugin ─► CNI configuration, last
+//! sysctls ─► egress rules ─► source check ─► FORWARD chains of firewalls ─► leaked attachments ─► host ports ─► plugin
+//!   ─► CNI configuration, last
 //! ```
 //! Each step is repeated with every sync, and writes only what differs. All calls block, for a worker thread.
 
 pub mod cleanup;
+pub mod comparison;
+mod host_ports;
 mod leaked_attachments;
 mod node_setup;
+pub mod planning;
+pub(crate) mod reserved;
 mod result;
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use portcullis_modes::forward_accept::ForwardAccept;
-use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::ChangeCounts;
 use portcullis_netlink::socket::Socket;
-use portcullis_podnet::PodNetworkPlan;
-use portcullis_podnet::addresses::AddressStore;
+use portcullis_netlink::{Family, Result as KernelResult};
+use portcullis_podnet::addresses::{self, AddressStore, AddressUsage, PodRange};
 use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding, loosen_rp_filter};
-use portcullis_podnet::host_ports::{
-    HostPortError, HostPortRecords, HostPortRestore, HostPorts, PodHostPorts,
-};
-use portcullis_podnet::installation::{ConfigurationList, Installation};
+use portcullis_podnet::installation::{ConfigurationList, HOST_LOCAL_FOLDERS, Installation};
+use portcullis_podnet::source_check::SourceCheck;
+use portcullis_podnet::{PodNetworkPlan, Uplink};
 
 use crate::config;
 pub use node_setup::{NodeSetupError, set_up_node};
@@ -42,7 +46,12 @@ pub struct NodeNetwork {
     installation: Installation,
     proc: PathBuf,
     egress: Option<Egress>,
+    source_check: Option<SourceCheck>,
+    /// The check of the source addresses of pods is programmed.
+    checks_sources: bool,
     forward: ForwardAccept,
+    /// The addresses that Services have on an interface of this node, or will have.
+    service_addresses: Vec<IpAddr>,
     /// Inode, size and change time of the installed plugin when it was last compared.
     plugin: Option<(u64, u64, i64, i64)>,
 }
@@ -57,7 +66,10 @@ impl NodeNetwork {
             installation: installation(config),
             proc: PathBuf::from("/proc"),
             egress: None,
+            source_check: None,
+            checks_sources: false,
             forward: ForwardAccept::default(),
+            service_addresses: Vec::new(),
             plugin: None,
         }
     }
@@ -69,8 +81,10 @@ impl NodeNetwork {
         self.enable_forwarding(plan, &mut result);
         self.loosen_rp_filters(plan, &mut result);
         self.sync_egress(plan, is_full, &mut result);
+        self.check_sources(plan, is_full, &mut result);
         self.accept_forwarded(plan, &mut result);
         self.remove_leaked_attachments(&mut result);
+        self.check_addresses(plan, &mut result);
         self.restore_host_ports(&mut result);
         self.install_plugin(&mut result);
         self.make_ready(plan, &mut result);
@@ -102,9 +116,7 @@ impl NodeNetwork {
     }
 
     fn enable_forwarding(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
-        let of_family =
-            |family: &Family| plan.pod_cidrs.iter().any(|cidr| Family::from_address(cidr.addr()) == *family);
-        match enable_forwarding(&self.proc, Family::ALL.into_iter().filter(of_family)) {
+        match enable_forwarding(&self.proc, families(plan)) {
             Ok(changed) => node_setup::log_settings(&changed),
             Err(unset) => unset.iter().for_each(|setting| result.fail(Step::Forwarding, setting)),
         }
@@ -113,11 +125,7 @@ impl NodeNetwork {
     /// Lets the uplinks accept packets of pods of other nodes. With an overlay, a pod's packets to an address of another node do not pass the
     /// overlay. If they are not masqueraded, they arrive on an interface by which that node does not reach the pod.
     fn loosen_rp_filters(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
-        let are_masqueraded = self.masquerade && self.not_masqueraded.is_empty();
-        if !plan.mode.has_overlay() || are_masqueraded {
-            return;
-        }
-        for uplink in plan.uplinks.iter().filter(|uplink| uplink.address.is_ipv4()) {
+        for uplink in self.loose_uplinks(plan) {
             match loosen_rp_filter(&self.proc, &uplink.name) {
                 Ok(changed) => node_setup::log_settings(changed.as_slice()),
                 Err(unset) => {
@@ -130,8 +138,20 @@ impl NodeNetwork {
         }
     }
 
+    /// Returns the uplinks that must accept packets of pods of other nodes.
+    fn loose_uplinks<'a>(&self, plan: &'a PodNetworkPlan) -> impl Iterator<Item = &'a Uplink> {
+        let are_masqueraded = self.masquerade && self.not_masqueraded.is_empty();
+        let is_needed = plan.mode.has_overlay() && !are_masqueraded;
+        plan.uplinks.iter().filter(move |uplink| is_needed && uplink.address.is_ipv4())
+    }
+
+    /// Returns the traffic to masquerade; `None` for none.
+    fn egress_policy(&self, plan: &PodNetworkPlan) -> Option<EgressPolicy> {
+        self.masquerade.then(|| EgressPolicy::new(plan, &self.not_masqueraded))
+    }
+
     fn sync_egress(&mut self, plan: &PodNetworkPlan, is_full: bool, result: &mut NodeNetworkResult) {
-        let policy = self.masquerade.then(|| EgressPolicy::new(plan, &self.not_masqueraded));
+        let policy = self.egress_policy(plan);
         match self.write_egress(policy.as_ref(), is_full) {
             Ok(changes) => result.egress_changes = changes,
             Err(error) => result.fail(Step::Egress, &error),
@@ -151,9 +171,38 @@ impl NodeNetwork {
         Ok(egress.sync()?.changes)
     }
 
+    /// Drops packets of pods with sources that are not theirs. Without it, pods work.
+    fn check_sources(&mut self, plan: &PodNetworkPlan, is_full: bool, result: &mut NodeNetworkResult) {
+        if self.checks_sources && !is_full {
+            return;
+        }
+        match self.write_source_check(plan) {
+            Ok(changes) => (self.checks_sources, result.source_check_changes) = (true, changes),
+            Err(error) => {
+                self.checks_sources = false;
+                let text = format_args!(
+                    "IPv6 packets of pods with source addresses that are not theirs are not dropped, as the kernel rejects the rule \
+                     (CONFIG_NFT_FIB_INET): {error}"
+                );
+                result.warn(Step::Sources, &text);
+            }
+        }
+    }
+
+    fn write_source_check(&mut self, plan: &PodNetworkPlan) -> KernelResult<ChangeCounts> {
+        let source_check = match &mut self.source_check {
+            Some(source_check) => source_check,
+            // The egress rules report a kernel without nf_tables.
+            none => match SourceCheck::open()? {
+                Some(opened) => none.insert(opened),
+                None => return Ok(ChangeCounts::default()),
+            },
+        };
+        source_check.sync(needs_source_check(plan))
+    }
+
     fn accept_forwarded(&mut self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
-        let cidrs: Vec<IpNet> = plan.cluster_pod_cidrs.iter().chain(&plan.pod_cidrs).copied().collect();
-        let synced = self.forward.sync(&cidrs);
+        let synced = self.forward.sync(&forwarded_cidrs(plan));
         for location in &synced.changed {
             tracing::info!(chain = %location, "traffic of pods is accepted: the chain drops forwarded packets");
         }
@@ -162,8 +211,16 @@ impl NodeNetwork {
         }
         synced.problems.iter().for_each(|problem| result.warn(Step::Firewall, problem));
         for chain in &synced.other_dropping_chains {
+            // `FAMILY TABLE CHAIN`.
+            let way_out = match chain.split(' ').nth(1) {
+                Some("firewalld") => {
+                    ": add each pod CIDR to a zone (firewall-cmd --permanent --zone=trusted --add-source=CIDR, then --reload)"
+                }
+                _ => "",
+            };
             let text = format_args!(
-                "the nf_tables chain {chain} drops forwarded packets which none of its rules accepts; it must accept those from and to pods"
+                "the nf_tables chain {chain} drops forwarded packets which none of its rules accepts; it must accept those from and to \
+                 pods{way_out}"
             );
             result.note(Step::Firewall, &text);
         }
@@ -197,25 +254,20 @@ impl NodeNetwork {
         }
     }
 
-    fn restore_host_ports(&self, result: &mut NodeNetworkResult) {
-        match restore_host_ports(&self.installation.state_dir) {
-            Ok(restored) => {
-                result.host_port_changes = restored.changes;
-                for conflict in &restored.conflicts {
+    /// Warns of a range with few free addresses. The text has no numbers, so that each pod does not make it a new problem.
+    fn check_addresses(&self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
+        match address_usage(&self.installation.state_dir, &plan.pod_cidrs) {
+            Ok(usage) => {
+                for AddressUsage { range, .. } in usage.iter().filter(|usage| usage.is_low()) {
                     let text = format_args!(
-                        "host port {} of the pod at {} is not served: the pod at {} has it",
-                        conflict.mapping, conflict.pod, conflict.holder
+                        "fewer than a tenth of the {} pod addresses in {range} are free; without any, no pod can be started \
+                         (metric portcullis_pod_network_addresses)",
+                        range.size()
                     );
-                    result.warn(Step::HostPorts, &text);
-                }
-                if let Err(error) = &restored.stale_flows {
-                    result.warn(
-                        Step::HostPorts,
-                        &format_args!("cannot delete stale conntrack entries: {error}"),
-                    );
+                    result.warn(Step::Addresses, &text);
                 }
             }
-            Err(error) => result.warn(Step::HostPorts, &error),
+            Err(error) => result.warn(Step::Addresses, &error),
         }
     }
 
@@ -263,6 +315,23 @@ impl NodeNetwork {
     }
 }
 
+/// Returns the families of this node's pods.
+fn families(plan: &PodNetworkPlan) -> impl Iterator<Item = Family> {
+    let has =
+        |family: &Family| plan.pod_cidrs.iter().any(|cidr| Family::from_address(cidr.addr()) == *family);
+    Family::ALL.into_iter().filter(has)
+}
+
+/// Returns true if pods have addresses whose use by other pods the kernel does not prevent itself.
+fn needs_source_check(plan: &PodNetworkPlan) -> bool {
+    families(plan).any(|family| family == Family::V6)
+}
+
+/// Returns the CIDRs from and to which packets are forwarded.
+fn forwarded_cidrs(plan: &PodNetworkPlan) -> Vec<IpNet> {
+    plan.cluster_pod_cidrs.iter().chain(&plan.pod_cidrs).copied().collect()
+}
+
 fn installation(config: &config::PodNetwork) -> Installation {
     Installation {
         bin_dir: config.cni_bin_dir.clone(),
@@ -271,16 +340,13 @@ fn installation(config: &config::PodNetwork) -> Installation {
     }
 }
 
-/// Restores the host ports from the records of pods; of two pods with the same port, the older one keeps it.
-fn restore_host_ports(state_dir: &Path) -> Result<HostPortRestore, HostPortError> {
-    let read = || {
-        let listing = AddressStore::open(state_dir, &[], &[]).and_then(|store| store.attachments());
-        let mut listing = listing.map_err(|error| error.to_string())?;
-        listing.attachments.sort_by_key(|attachment| attachment.created);
-        Ok(HostPortRecords {
-            pods: listing.attachments.iter().map(PodHostPorts::from).collect(),
-            is_complete: listing.unreadable.is_empty(),
-        })
-    };
-    HostPorts::open(state_dir)?.restore(read)
+/// Counts the addresses of pod CIDRs by use.
+///
+/// # Errors
+/// The records of the plugin cannot be read.
+pub(crate) fn address_usage(state_dir: &Path, pod_cidrs: &[IpNet]) -> addresses::Result<Vec<AddressUsage>> {
+    // A pod CIDR without addresses for pods has nothing to count; the plugin reports it.
+    let ranges: Vec<PodRange> = pod_cidrs.iter().filter_map(|cidr| PodRange::new(*cidr).ok()).collect();
+    let folders = HOST_LOCAL_FOLDERS.map(PathBuf::from);
+    AddressStore::open(state_dir, &ranges, &folders)?.usage()
 }

@@ -11,6 +11,8 @@ pub enum Step {
     Forwarding,
     /// The egress rules.
     Egress,
+    /// The check of the source addresses of pods.
+    Sources,
     /// Chains of a firewall.
     Firewall,
     /// Pod addresses.
@@ -54,6 +56,8 @@ pub struct NodeNetworkResult {
     pub problems: Vec<Problem>,
     /// The egress rules that were changed.
     pub egress_changes: ChangeCounts,
+    /// The objects of the source check that were changed.
+    pub source_check_changes: ChangeCounts,
     /// The objects of host ports that were restored.
     pub host_port_changes: ChangeCounts,
     /// The number of attachments of ended pods whose addresses were returned.

@@ -72,9 +72,7 @@ impl Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("pn{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let folder = tempfile::tempdir().unwrap();
-        for name in ["manifests", "bin", "net.d"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
+        fs::create_dir(folder.path().join("manifests")).unwrap();
         let daemons = Mutex::new((0..nodes).map(|_| None).collect());
         let cluster = Cluster { prefix, folder, mode: mode.to_owned(), families, nodes, daemons };
         cluster.build();
@@ -283,7 +281,7 @@ impl Cluster {
         self.families.pick(v4, v6).into_iter().map(|address| address.parse().unwrap()).collect()
     }
 
-    fn start(&self, node: usize) {
+    pub(crate) fn start(&self, node: usize) {
         let number = node + 1;
         let path = |name: &str| self.folder.path().join(name);
         let log =
@@ -293,19 +291,44 @@ impl Cluster {
         let mut command = self.node(node).0.command("sh");
         command
             .args(["-c", script, "sh", PROGRAM])
-            .arg(format!("--manifests={}", path("manifests").display()))
-            .arg(format!("--hostname-override=node-{number}"))
+            .args(self.settings(node))
             .arg(format!("--socket={}", path(&format!("socket{number}")).display()))
-            .arg(format!("--pod-network={}", self.mode))
-            .arg(format!("--pod-network-cni-bin-dir={}", path("bin").display()))
-            .arg(format!("--pod-network-cni-conf-dir={}", path("net.d").display()))
-            .arg(format!("--pod-network-state-dir={}", path(&format!("state{number}")).display()))
-            .args(["--mode=nftables", "--network-policy", "--cluster-cidr=10.244.0.0/16,fd00:244::/32"])
             .args(["--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stderr(log);
         self.daemons.lock().unwrap()[node] = Some(command.spawn().unwrap());
+    }
+
+    /// Returns the settings of the daemon of a node, and of commands there.
+    fn settings(&self, node: usize) -> Vec<String> {
+        let number = node + 1;
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        vec![
+            format!("--manifests={}", path("manifests")),
+            format!("--hostname-override=node-{number}"),
+            format!("--pod-network={}", self.mode),
+            format!("--pod-network-cni-bin-dir={}", path(&format!("bin{number}"))),
+            format!("--pod-network-cni-conf-dir={}", path(&format!("net.d{number}"))),
+            format!("--pod-network-state-dir={}", path(&format!("state{number}"))),
+            "--mode=nftables".to_owned(),
+            "--network-policy".to_owned(),
+            "--cluster-cidr=10.244.0.0/16,fd00:244::/32".to_owned(),
+        ]
+    }
+
+    /// Returns the path of the CNI configuration of a node.
+    pub(crate) fn configuration(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("net.d{}/10-portcullis.conflist", node + 1))
+    }
+
+    /// Runs a command of the program on a node. Returns its exit status, its output and its log.
+    pub(crate) fn portcullis(&self, node: usize, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = self.node(node).0.command(PROGRAM);
+        let output =
+            command.args(arguments).args(self.settings(node)).env_remove("RUST_LOG").output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
     /// Stops the daemon of a node.

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod damage;
+mod differences;
 mod traffic;
 
 use std::sync::atomic::Ordering::Relaxed;

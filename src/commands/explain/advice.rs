@@ -29,6 +29,8 @@ pub(super) struct Denied<'a> {
     pub(super) protocol: Protocol,
     /// The port to which the client connects.
     pub(super) client_port: u16,
+    /// The client connects to a host port, not to a Service.
+    pub(super) is_host_port: bool,
     /// The client, if its connection is masqueraded.
     pub(super) masqueraded: Option<&'a Client>,
 }
@@ -188,8 +190,9 @@ impl Denied<'_> {
             ));
         }
         if self.port != self.client_port {
+            let of = if self.is_host_port { "host port" } else { "Service's" };
             instructions.push(format!(
-                "policies see the pod's port {}, not the Service's {}",
+                "policies see the pod's port {}, not the {of} {}",
                 self.port, self.client_port
             ));
         }

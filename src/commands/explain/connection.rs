@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::desired::{Endpoint, Frontend};
-use portcullis_cluster::{Family, Name};
+use portcullis_cluster::{Family, Name, Protocol};
 
 use super::client::Client;
 use super::explanation::{
@@ -47,9 +47,17 @@ pub(super) fn explain_connection(
         protocol: target.protocol,
         routed_by: route.map(|(node, _)| node.clone()),
         masqueraded: route.is_some_and(|(_, route)| route.masquerade.is_some()),
+        is_host_port: false,
     };
     match &target.kind {
-        TargetKind::Direct => add(&mut explanation, path(to, None).explain(1)),
+        TargetKind::Direct => {
+            let path = host_port(cluster, to, target.protocol).map_or(path(to, None), |(node, pod)| Path {
+                routed_by: Some(node),
+                is_host_port: true,
+                ..path(pod, None)
+            });
+            add(&mut explanation, path.explain(1));
+        }
         TargetKind::NotServed(no_route) => explanation.no_route = Some(explain_no_route(no_route)),
         TargetKind::Service { port, frontend, node } => {
             let frontend = port.frontends().find(|other| other.address == *frontend);
@@ -90,6 +98,14 @@ pub(super) fn explain_connection(
         _ => Verdict::PartlyAllowed,
     };
     explanation
+}
+
+/// Returns the node that forwards a host port, and the address and port of the pod.
+fn host_port(cluster: &ClusterLookup<'_>, to: SocketAddr, protocol: Protocol) -> Option<(Name, SocketAddr)> {
+    let network = cluster.pod_network.as_ref()?;
+    let node = cluster.node_at(to.ip())?;
+    let (_, pod) = network.host_port(&node, to, protocol)?;
+    Some((node, pod))
 }
 
 /// Returns true if a connection leaves the client's node before another node routes it.

@@ -140,8 +140,56 @@ pub(super) struct PathExplanation {
     pub(super) undeclared_port: Option<String>,
     /// The node that masquerades the connection.
     pub(super) masqueraded_by: Option<String>,
+    /// What the pod network does with it; `null` without `--pod-network`.
+    pub(super) pod_network: Option<PodNetworkExplanation>,
     pub(super) egress: PolicyExplanation,
     pub(super) ingress: PolicyExplanation,
+}
+
+impl PathExplanation {
+    /// Returns true if the pod network has no way to the destination.
+    pub(super) fn lacks_route(&self) -> bool {
+        self.pod_network.as_ref().is_some_and(|network| network.no_route.is_some())
+    }
+}
+
+/// What the pod network does with a connection.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PodNetworkExplanation {
+    /// The node whose host port is forwarded to the pod.
+    pub(super) host_port_of: Option<String>,
+    /// The node that masquerades the connection, because it leaves the pod network.
+    pub(super) masqueraded_by: Option<String>,
+    /// The way to the node of the pod; `null` if the connection does not change nodes, or the way is not one of the pod network.
+    pub(super) route: Option<NodeRouteExplanation>,
+    /// The reason why there is no way to the node of the pod.
+    pub(super) no_route: Option<String>,
+}
+
+/// The way between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NodeRouteExplanation {
+    pub(super) from: String,
+    pub(super) to: String,
+    /// The pod CIDR.
+    pub(super) destination: String,
+    pub(super) way: NodeWay,
+    /// The address of the node to which packets are sent.
+    pub(super) via: IpAddr,
+}
+
+/// How packets get to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum NodeWay {
+    /// By way of an address on a common link.
+    Link,
+    /// In the overlay.
+    Overlay,
+    /// By a common link, if there is one, otherwise in the overlay.
+    LinkOrOverlay,
 }
 
 /// The decision of the policies at one end of a connection.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Endpoints come from the [`Desired`] state of the node that routes the connection, verdicts from the compiled policies:
-//! the same values that are programmed into the kernel.
+//! the same values that are programmed into the kernel. With `--pod-network`, host ports, ways between nodes and masquerading come from
+//! [`PodNetworkLookup`].
 //!
 //! [`Desired`]: portcullis_cluster::desired::Desired
 
@@ -20,6 +21,8 @@ mod explanation;
 mod frontend_text;
 mod path;
 mod peer_argument;
+mod pod_network;
+mod pod_network_text;
 mod policy_decision;
 mod policy_snippet;
 mod probe;
@@ -47,6 +50,7 @@ use crate::config::{AddressFamily, Config, Explain, ProtocolArgument};
 use crate::document::Document;
 
 pub use error::ExplainError;
+pub(crate) use pod_network::PodNetworkLookup;
 pub use probe::{Agreement, ProbeError};
 
 /// The result of an explanation, for the exit status.

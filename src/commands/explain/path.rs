@@ -11,7 +11,7 @@ use portcullis_policy::evaluation::{Connection, Decision, PolicyVerdict};
 
 use super::advice::{Denied, advise};
 use super::client::{Client, ClientKind};
-use super::explanation::{Advice, PathExplanation, PolicyExplanation};
+use super::explanation::{Advice, PathExplanation, PodNetworkExplanation, PolicyExplanation};
 use super::policy_decision::{decided, not_evaluated};
 use crate::commands::cluster_lookup::ClusterLookup;
 
@@ -29,6 +29,8 @@ pub(super) struct Path<'a> {
     pub(super) routed_by: Option<Name>,
     /// That node masquerades it.
     pub(super) masqueraded: bool,
+    /// That node forwards a host port.
+    pub(super) is_host_port: bool,
 }
 
 impl Path<'_> {
@@ -47,8 +49,10 @@ impl Path<'_> {
             advice.extend(self.advice(explanation, direction, seen_as));
         }
         let lost = self.lost_reply();
+        let pod_network = self.pod_network();
+        let has_route = pod_network.as_ref().is_none_or(|network| network.no_route.is_none());
         let explanation = PathExplanation {
-            allowed: egress.allowed && ingress.allowed && lost.is_none(),
+            allowed: egress.allowed && ingress.allowed && lost.is_none() && has_route,
             lost,
             to: self.to,
             name: self.destination_name(),
@@ -57,6 +61,7 @@ impl Path<'_> {
             one_in,
             seen_as: (seen_as != self.from).then_some(seen_as),
             masqueraded_by: self.masqueraded_by().map(|node| node.to_string()),
+            pod_network,
             egress,
             ingress,
         };
@@ -131,11 +136,53 @@ impl Path<'_> {
         }
     }
 
+    /// Returns what the pod network does with the connection.
+    fn pod_network(&self) -> Option<PodNetworkExplanation> {
+        let network = self.cluster.pod_network.as_ref()?;
+        let way = || {
+            let from = self.routed_by.as_ref().or(self.client.node.as_ref())?;
+            let to = self.cluster.pod_at(self.to.ip())?.node.clone().filter(|node| node != from)?;
+            let way = network.way(from, &to, self.to.ip())?;
+            Some(way.map_err(|problem| format!("node {from} has no route to pods of node {to}: {problem}")))
+        };
+        let (route, no_route) = match way() {
+            Some(Ok(route)) => (Some(route), None),
+            Some(Err(problem)) => (None, Some(problem)),
+            None => (None, None),
+        };
+        Some(PodNetworkExplanation {
+            host_port_of: self.routed_by.as_ref().filter(|_| self.is_host_port).map(ToString::to_string),
+            masqueraded_by: self.egress_masqueraded_by().map(ToString::to_string),
+            route,
+            no_route,
+        })
+    }
+
+    /// Returns the client's node if it masquerades the connection because it leaves the pod network.
+    fn egress_masqueraded_by(&self) -> Option<&Name> {
+        let network = self.cluster.pod_network.as_ref()?;
+        let node = self.client.node.as_ref().filter(|_| matches!(self.client.kind, ClientKind::Pod(_)))?;
+        // The rules of Services come first.
+        if self.masqueraded_by() == Some(node) {
+            return None;
+        }
+        let destination = self.seen_at_client().ip();
+        let leaves = !self.cluster.is_own_address(node, destination);
+        (leaves && network.masquerades(node, self.from, destination)).then_some(node)
+    }
+
+    /// Returns the source with which the connection leaves the client's node.
+    fn source_behind_client(&self) -> IpAddr {
+        let node = self.egress_masqueraded_by();
+        let address = node.and_then(|node| self.cluster.node_address(node, Family::from_address(self.from)));
+        address.unwrap_or(self.from)
+    }
+
     /// Returns the source as policies on the destination's node see it.
     fn seen_at_destination(&self) -> IpAddr {
-        let Some(node) = self.masqueraded_by() else { return self.from };
+        let Some(node) = self.masqueraded_by() else { return self.source_behind_client() };
         if self.cluster.node_of_address(self.to.ip()).as_ref() == Some(node) {
-            return self.from;
+            return self.source_behind_client();
         }
         self.cluster.node_address(node, Family::from_address(self.from)).unwrap_or(self.from)
     }
@@ -214,6 +261,7 @@ impl Path<'_> {
             port: to.port(),
             protocol: self.protocol,
             client_port: self.client_destination.port(),
+            is_host_port: self.is_host_port,
             masqueraded: (direction == Direction::Ingress && seen_as != self.from).then_some(self.client),
         };
         Some(advise(&denied, &decision))

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 
 use super::explanation::{
-    Advice, ConnectionExplanation, Explanation, NodeRules, PathExplanation, PolicyExplanation,
-    ServiceExplanation, Verdict,
+    Advice, ConnectionExplanation, Explanation, NodeRules, PathExplanation, PodNetworkExplanation,
+    PolicyExplanation, ServiceExplanation, Verdict,
 };
+use super::pod_network_text;
 use super::policy_decision::describe_rule;
 use crate::proxy_modes::ObjectRules;
 
@@ -139,9 +140,15 @@ fn short_reason(connection: &ConnectionExplanation) -> String {
         Verdict::PartlyAllowed if is_lost && !egress && !ingress => {
             format!(": {allowed} of {all} endpoints; replies from the others are lost")
         }
+        Verdict::PartlyAllowed if !egress && !ingress => {
+            format!(": {allowed} of {all} endpoints; there is no route to the nodes of the others")
+        }
         Verdict::PartlyAllowed => format!(": {allowed} of {all} endpoints; the others are denied {by}"),
         Verdict::Denied => format!(": {by}"),
         Verdict::Unreachable if is_lost => ": replies are lost".to_owned(),
+        Verdict::Unreachable if connection.paths.iter().any(PathExplanation::lacks_route) => {
+            ": there is no route between the nodes".to_owned()
+        }
         _ => String::new(),
     }
 }
@@ -227,6 +234,9 @@ fn print_path(path: &PathExplanation, is_masqueraded: bool, out: &mut dyn Write)
     let node = path.node.as_ref().filter(|_| !name.contains("  node ")).map(|node| format!(" on {node}"));
     writeln!(out, "{mark}{share} {}{name}{}", path.to, node.unwrap_or_default())?;
     end("egress", &path.egress, out)?;
+    if let Some(network) = &path.pod_network {
+        pod_network_text::print(network, out)?;
+    }
     end("ingress", &path.ingress, out)?;
     if let Some(note) = &path.undeclared_port {
         writeln!(out, "           {note}")?;
@@ -237,7 +247,7 @@ fn print_path(path: &PathExplanation, is_masqueraded: bool, out: &mut dyn Write)
     if let Some(node) = path.masqueraded_by.as_ref().filter(|_| !is_masqueraded) {
         writeln!(out, "           hairpin connection: masqueraded by node {node}")?;
     }
-    if let Some(seen_as) = path.seen_as {
+    if let Some(seen_as) = path.seen_as.filter(|_| path.ingress.reason != "notEvaluated") {
         writeln!(
             out,
             "           policies there see a source address of the routing node, assumed to be {seen_as}"
@@ -288,7 +298,10 @@ fn comparable(connection: &ConnectionExplanation) -> impl PartialEq + use<'_> {
     let paths: Vec<_> = connection
         .paths
         .iter()
-        .map(|path| (&path.name, path.to.port(), path.one_in, &path.egress.text, &path.ingress.text))
+        .map(|path| {
+            let ends = (&path.egress.text, &path.ingress.text);
+            (&path.name, path.to.port(), path.one_in, ends, path.pod_network.as_ref().map(comparable_network))
+        })
         .collect();
     let no_route = connection.no_route.as_ref().map(|no_route| (no_route.kind, &no_route.reason));
     // Advice that contains addresses differs.
@@ -301,4 +314,11 @@ fn comparable(connection: &ConnectionExplanation) -> impl PartialEq + use<'_> {
         no_route,
         &connection.advice,
     )
+}
+
+/// Returns the parts that do not depend on addresses.
+fn comparable_network(network: &PodNetworkExplanation) -> impl PartialEq + use<'_> {
+    let PodNetworkExplanation { host_port_of, masqueraded_by, route, no_route } = network;
+    let way = route.as_ref().map(|route| (&route.from, &route.to, route.way));
+    (host_port_of, masqueraded_by, way, no_route.is_some())
 }

@@ -38,6 +38,7 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
     let mut validator = Validator { settings, origins, errors: Vec::new(), warnings: Vec::new() };
     let mode = validator.mode();
     let feature_gates = validator.feature_gates();
+    let (pod_network, cni_installation) = validator.pod_network();
     let config = Config {
         mode,
         source: validator.source(),
@@ -71,7 +72,8 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
         ipvs: validator.ipvs(mode),
         conntrack: validator.conntrack(),
         network_policy: validator.network_policy(),
-        pod_network: validator.pod_network(),
+        pod_network,
+        cni_installation,
         oom_score_adj: validator.oom_score_adj(),
         logging: validator.logging(&feature_gates),
     };

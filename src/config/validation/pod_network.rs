@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
+use portcullis_podnet::installation::Installation;
 use portcullis_podnet::{PodNetworkMode, Vxlan, Wiring};
 
 use super::Validator;
@@ -16,8 +17,9 @@ const MAX_MTU: i32 = 65_535;
 const MAX_VXLAN_ID: i32 = (1 << 24) - 1;
 
 impl Validator<'_> {
-    /// Checks all settings, also while the pod network is off, so that it can be turned on later.
-    pub(super) fn pod_network(&mut self) -> Option<PodNetwork> {
+    /// Checks all settings, also while the pod network is off, so that it can be turned on later. Returns the pod network, and the folders of
+    /// the CNI plugin.
+    pub(super) fn pod_network(&mut self) -> (Option<PodNetwork>, Installation) {
         let given = &self.settings.pod_network;
         let mode = match given.mode.as_str() {
             "" | "off" => None,
@@ -45,7 +47,12 @@ impl Validator<'_> {
             cni_conf_dir: self.folder("pod-network.cni-conf-dir", &given.cni_conf_dir),
             state_dir: self.folder("pod-network.state-dir", &given.state_dir),
         };
-        mode.map(|_| network)
+        let installation = Installation {
+            bin_dir: network.cni_bin_dir.clone(),
+            conf_dir: network.cni_conf_dir.clone(),
+            state_dir: network.state_dir.clone(),
+        };
+        (mode.map(|_| network), installation)
     }
 
     fn mtu(&mut self) -> Option<NonZeroU32> {

@@ -1,20 +1,24 @@
 //! The result of a sync, as observers read it.
 
+use std::path::Path;
+
 use portcullis_cluster::{Kind, Name, NamespacedName, ObjectKey};
 use portcullis_modes::IsolationCause;
 
 use crate::control::{
-    FinishedSync, IsolatedObject, Measurements, ObjectNotice, PodNetworkMeasurements, RulesError, RulesResult,
+    FinishedSync, IsolatedObject, Measurements, ObjectNotice, PodAddressSource, PodNetworkMeasurements,
+    RulesError, RulesResult,
 };
 
 use super::RULES;
 use super::worker::PodNetworkResult;
 
-/// Returns the finished sync. `objects`: the number of nodes.
+/// Returns the finished sync. `objects`: the number of nodes. `state_dir`: the folder of the plugin's records.
 pub(super) fn sync(
     result: PodNetworkResult,
     (notices, omitted_notices): (Vec<ObjectNotice>, usize),
     objects: usize,
+    state_dir: &Path,
 ) -> FinishedSync {
     let isolated: Vec<IsolatedObject> = result.rejected.iter().map(isolated).collect();
     let texts = isolated.iter().map(|isolated| isolated.text.clone());
@@ -24,6 +28,8 @@ pub(super) fn sync(
         problems: result.problem_counts(),
         rejected: result.rejected.len(),
         is_ready: result.error.is_none(),
+        leaked_attachments: result.leaked_attachments,
+        addresses: PodAddressSource { state_dir: state_dir.to_owned(), pod_cidrs: result.pod_cidrs },
     };
     FinishedSync {
         results: vec![RulesResult {

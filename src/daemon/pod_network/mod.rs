@@ -10,10 +10,10 @@
 mod finished;
 mod monitor;
 mod reported;
-mod reserved;
 mod worker;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::node::Node;
@@ -22,13 +22,14 @@ use portcullis_cluster::{Backoff, Change, Index, Kind, Name};
 use super::drift_watch::Drift;
 use super::first_sync::FirstSync;
 use super::restores::Restores;
-use crate::config::Config;
+use crate::config::{Config, ProxyMode};
 use crate::control::{
     Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule, Status,
     SyncTrigger, Wake, Watch, Work,
 };
 use crate::memory;
 use crate::moment::Moment;
+use crate::node_network::reserved;
 use crate::source::{EventRecorder, Selection};
 
 pub(super) use monitor::LinkDrift;
@@ -71,6 +72,8 @@ pub(super) fn declaration() -> Declaration {
 /// The controller of the pod network.
 pub(super) struct PodNetworkController {
     node: Name,
+    /// The folder of the plugin's records.
+    state_dir: PathBuf,
     /// Clears the condition `NetworkUnavailable` of the Node.
     recorder: EventRecorder,
     /// External changes.
@@ -80,6 +83,10 @@ pub(super) struct PodNetworkController {
     dirty: BTreeSet<Name>,
     /// Addresses that no pod CIDR may contain may have changed.
     has_new_reserved: bool,
+    /// Services have addresses on an interface of the node (IPVS mode), which are no addresses for host ports.
+    has_service_interface: bool,
+    /// The addresses of Services may have changed.
+    has_new_services: bool,
     /// `None` while a sync runs.
     worker: Option<PodNetworkWorker>,
     pending: Option<Pending<(PodNetworkWorker, PodNetworkResult)>>,
@@ -110,15 +117,19 @@ impl PodNetworkController {
         let now = Instant::now();
         let declaration = declaration();
         let mut worker = PodNetworkWorker::new(config, node.clone())?;
+        let state_dir = worker.state_dir().to_owned();
         let mut schedule = Schedule::new(Duration::ZERO, Some(config.sync.period), RETRY, now);
         schedule.request();
         Ok(PodNetworkController {
             node,
+            state_dir,
             recorder,
             drift: monitor::watch(worker.shared(), wake),
             tables: worker.watch_tables(wake),
             dirty: BTreeSet::new(),
             has_new_reserved: true,
+            has_service_interface: config.mode == ProxyMode::Ipvs,
+            has_new_services: true,
             worker: Some(worker),
             pending: None,
             schedule,
@@ -139,7 +150,13 @@ impl PodNetworkController {
         let nodes: Vec<(Name, Option<Node>)> =
             nodes.map(|name| (name.clone(), index.node(&name).cloned())).collect();
         let has_new_reserved = std::mem::take(&mut self.has_new_reserved) || is_full;
-        PodNetworkRequest { nodes, reserved: has_new_reserved.then(|| reserved::addresses(index)), is_full }
+        let has_new_services = std::mem::take(&mut self.has_new_services) && self.has_service_interface;
+        PodNetworkRequest {
+            nodes,
+            reserved: has_new_reserved.then(|| reserved::addresses(index)),
+            service_addresses: has_new_services.then(|| reserved::service_addresses(index)),
+            is_full,
+        }
     }
 
     fn handle_result(&mut self, result: &mut PodNetworkResult, now: Instant) {
@@ -173,10 +190,12 @@ impl Controller for PodNetworkController {
                 Kind::Node => _ = self.dirty.insert(change.cluster_scoped_name()),
                 _ => self.has_new_reserved |= reserved::is_relevant(change),
             }
+            self.has_new_services |= change.key.kind == Kind::Service;
         }
         self.has_unreadable = self.declaration.has_unreadable_objects(index);
         self.first_sync.update(self.has_unreadable);
-        if !self.dirty.is_empty() || self.has_new_reserved {
+        let has_new_services = self.has_new_services && self.has_service_interface;
+        if !self.dirty.is_empty() || self.has_new_reserved || has_new_services {
             if is_ready {
                 self.status.change_queued(Moment::now());
             }
@@ -240,7 +259,7 @@ impl Controller for PodNetworkController {
             self.recorder.clear_network_unavailable();
         }
         let notices = self.reported.notices(&result.problems, &self.node);
-        let sync = finished::sync(result, notices, index.count(Kind::Node));
+        let sync = finished::sync(result, notices, index.count(Kind::Node), &self.state_dir);
         self.status.sync_finished(FinishedSync { trigger: self.trigger.clone(), ..sync }, Moment::now());
     }
 

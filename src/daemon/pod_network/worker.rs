@@ -1,33 +1,30 @@
 //! The work of a sync on its own thread: links, routes, neighbours and FDB entries, then what depends on them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use portcullis_cluster::Name;
 use portcullis_cluster::node::Node;
-use portcullis_cluster::{Family, Name};
+use portcullis_podnet::PodNetworkPlan;
 use portcullis_podnet::addresses::AddressStore;
-use portcullis_podnet::links::{self, ForwardingTable, OwnLinks, VtepLinks, pod_mtu};
-use portcullis_podnet::node_routes::{
-    ForwardingChanges, NodeProblem, NodeRoutes, OwnNetwork, Reserved, vtep_mac,
-};
-use portcullis_podnet::{PodNetworkPlan, Uplink, egress, host_ports};
+use portcullis_podnet::links::{self, ForwardingTable, OwnLinks, VtepLinks};
+use portcullis_podnet::node_routes::{ForwardingChanges, NodeProblem, NodeRoutes, OwnNetwork, Reserved};
 
 use super::monitor::Shared;
 use super::reported::Problems;
-use crate::config::{Config, DetectLocal, DetectLocalMode, PodNetwork};
+use crate::config::{Config, PodNetwork};
 use crate::control::{Mailbox, Wake};
 use crate::daemon::drift_watch::{self, Drift};
+use crate::node_network::cleanup::TABLES;
+use crate::node_network::planning::{self, NO_UPLINK, cluster_cidrs};
 use crate::node_network::{NodeNetwork, Problem, Severity};
 use crate::truncated_list;
 
 /// How many errors a message names.
 const NAMED: usize = 3;
-
-/// The error if there is no uplink.
-const NO_UPLINK: &str = "no interface to the other nodes was found: none has an address of type InternalIP of the Node object, and there \
-                         is no default route";
 
 /// The pod network of this node. Each sync moves it to a thread, which returns it.
 pub(super) struct PodNetworkWorker {
@@ -55,6 +52,8 @@ pub(super) struct PodNetworkRequest {
     pub(super) nodes: Vec<(Name, Option<Node>)>,
     /// Addresses that no pod CIDR may contain, if they may have changed.
     pub(super) reserved: Option<BTreeMap<IpNet, Reserved>>,
+    /// The addresses of Services, if these have an interface and may have changed.
+    pub(super) service_addresses: Option<Vec<IpAddr>>,
     /// Everything is compared with the kernel.
     pub(super) is_full: bool,
 }
@@ -87,6 +86,10 @@ pub(super) struct PodNetworkResult {
     pub(super) problems: Problems,
     pub(super) counts: Counts,
     pub(super) mtu: u32,
+    /// The pod CIDRs of this node; empty if it is not ready.
+    pub(super) pod_cidrs: Vec<IpNet>,
+    /// The number of attachments of ended pods whose addresses were returned.
+    pub(super) leaked_attachments: usize,
     /// What does not work for some traffic of pods.
     pub(super) warnings: Vec<String>,
 }
@@ -131,6 +134,11 @@ impl PodNetworkWorker {
         })
     }
 
+    /// Returns the folder of the plugin's records.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.settings.state_dir
+    }
+
     /// Returns what the monitor of external changes reads.
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
@@ -139,9 +147,7 @@ impl PodNetworkWorker {
     /// Returns mailboxes that are notified when another process changes the tables of egress rules and host ports.
     pub(super) fn watch_tables(&mut self, wake: &Wake) -> Vec<Mailbox<Drift>> {
         match self.node_network.egress_socket() {
-            Ok(socket) => {
-                [egress::TABLE, host_ports::TABLE].map(|table| drift_watch::watch(table, socket, wake)).into()
-            }
+            Ok(socket) => TABLES.map(|table| drift_watch::watch(table, socket, wake)).into(),
             Err(error) => {
                 tracing::warn!(%error, "drift of rules of the pod network will not be detected");
                 Vec::new()
@@ -150,8 +156,12 @@ impl PodNetworkWorker {
     }
 
     /// Programs the changes, or everything that differs.
-    pub(super) fn sync(&mut self, request: PodNetworkRequest) -> PodNetworkResult {
+    pub(super) fn sync(&mut self, mut request: PodNetworkRequest) -> PodNetworkResult {
         let start = Instant::now();
+        // First, as Services get their addresses at this moment.
+        if let Some(addresses) = request.service_addresses.take() {
+            self.node_network.set_service_addresses(addresses);
+        }
         let (written, failed) = match self.write(request) {
             Ok(written) => (written, None),
             Err(error) => {
@@ -161,12 +171,13 @@ impl PodNetworkWorker {
         };
         let plan = failed.map_or_else(|| self.plan(), Err);
         let mtu = plan.as_ref().map_or(0, |plan| plan.mtu);
-        let error = match plan {
+        let pod_cidrs = plan.as_ref().map_or_else(|_| Vec::new(), |plan| plan.pod_cidrs.clone());
+        let (error, leaked_attachments) = match plan {
             Ok(plan) => self.apply(plan, written.is_full),
             Err(error) => {
                 self.applied = None;
                 self.set_node_problems(self.node_network.not_ready(&error.message).problems);
-                Some(error)
+                (Some(error), 0)
             }
         };
         let wanted = self.shared.lock();
@@ -180,20 +191,25 @@ impl PodNetworkWorker {
             problems: wanted.routes.problems().clone(),
             counts: Counts { nodes: wanted.routes.len() },
             mtu,
+            pod_cidrs,
+            leaked_attachments,
             warnings: self.texts(Severity::Warning),
         }
     }
 
-    /// Applies what depends on the routes, unless it is as before. Returns what failed.
-    fn apply(&mut self, plan: PodNetworkPlan, is_full: bool) -> Option<PodNetworkError> {
+    /// Applies what depends on the routes, unless it is as before. Returns what failed, and the number of attachments of ended pods.
+    fn apply(&mut self, plan: PodNetworkPlan, is_full: bool) -> (Option<PodNetworkError>, usize) {
+        let mut leaked_attachments = 0;
         if is_full || self.applied.as_ref() != Some(&plan) {
             let result = self.node_network.apply(&plan, is_full);
             self.applied = result.is_ready.then_some(plan);
             self.set_node_problems(result.problems);
+            leaked_attachments = result.leaked_attachments;
         }
         let failures = self.texts(Severity::Failure);
         let message = truncated_list::clauses(&failures, NAMED);
-        (!failures.is_empty()).then_some(PodNetworkError { message, may_restart_help: false })
+        let error = (!failures.is_empty()).then_some(PodNetworkError { message, may_restart_help: false });
+        (error, leaked_attachments)
     }
 
     /// Logs problems that are new. Failures are logged with the sync.
@@ -275,41 +291,26 @@ impl PodNetworkWorker {
     /// Reads the links of this node, and creates or repairs the VXLAN links. Returns the changes that follow for routes, and the number
     /// of repairs of links that another process had changed.
     fn sync_links(&mut self) -> Result<(ForwardingChanges, usize), String> {
-        let (internal, underlays, pod_cidrs) = {
-            let wanted = self.shared.lock();
-            let routes = &wanted.routes;
-            (routes.internal_ips(), routes.underlays(), routes.own_pod_cidrs().to_vec())
-        };
+        let internal = self.shared.lock().routes.internal_ips();
         let rtnetlink = self.table.rtnetlink();
         let mut own = OwnLinks::read(rtnetlink, internal).map_err(|error| error.to_string())?;
-        let is_missing =
-            |uplinks: &[Option<_>; 2]| [0, 1].map(|at| internal[at].is_some() && uplinks[at].is_none());
-        let missing = is_missing(&own.uplinks);
+        let missing = planning::missing_uplinks(&self.shared.lock().routes, &own);
         match &self.links {
             // An uplink that loses its address for a moment must not cut the ways to all nodes.
             Some((last, _)) => own.keep_missing(last, missing),
             None if own.uplinks.iter().all(Option::is_none) => return Err(NO_UPLINK.to_owned()),
             None => {}
         }
-        let underlays = if self.settings.mode.has_overlay() { underlays } else { [false; 2] };
-        let vtep_links =
-            VtepLinks::new(self.settings.vxlan, vtep_mac(&self.node), &own, underlays, &pod_cidrs);
+        let vtep_links = planning::vtep_links(&self.shared.lock().routes, &self.settings, &own);
         let is_same = self.links.as_ref().is_some_and(|(_, last)| *last == vtep_links);
         let (vteps, repairs) = vtep_links
             .ensure(rtnetlink)
             .map_err(|error| format!("cannot set up the VXLAN link of the overlay: {error}"))?;
-        let mut reserved = self.reserved.clone();
-        reserved.extend(own.gateways.iter().map(|gateway| (IpNet::from(*gateway), Reserved::Gateway)));
         let mut wanted = self.shared.lock();
         let uplinks = own.uplinks.iter().flatten().map(|uplink| uplink.index);
         wanted.links = uplinks.chain(vteps.iter().flatten().copied()).collect();
         wanted.lacks_link = missing.contains(&true);
-        let network = OwnNetwork {
-            on_link: own.on_link.clone(),
-            vteps,
-            reserved,
-            ..OwnNetwork::new(self.node.clone(), self.settings.mode)
-        };
+        let network = planning::own_network(&wanted.routes, &own, vteps, &self.reserved);
         let changes = wanted.routes.set_own(network);
         self.links = Some((own, vtep_links));
         self.missing_uplinks = missing;
@@ -331,55 +332,8 @@ impl PodNetworkWorker {
     /// # Errors
     /// Why the node is not ready.
     fn plan(&self) -> Result<PodNetworkPlan, PodNetworkError> {
-        let wanted = self.shared.lock();
-        let routes = &wanted.routes;
-        let lacking = |message: String| PodNetworkError { message, may_restart_help: false };
-        let pod_cidrs = routes.own_pod_cidrs().to_vec();
-        if !routes.contains(&self.node) {
-            return Err(lacking(format!("the Node object of this node ({}) does not exist", self.node)));
-        }
-        if pod_cidrs.is_empty() {
-            return Err(lacking(
-                "this node has no pod CIDRs (spec.podCIDRs); the controller manager assigns them with --allocate-node-cidrs"
-                    .to_owned(),
-            ));
-        }
-        if let Some(problem) = routes.problems().get(&self.node).and_then(|problems| problems.first()) {
-            return Err(lacking(format!("this node: {problem}")));
-        }
         let uplinks = self.links.as_ref().map_or([None, None], |(own, _)| own.uplinks.clone());
-        if self.is_without_uplink(&pod_cidrs, &uplinks) {
-            return Err(lacking(NO_UPLINK.to_owned()));
-        }
-        let mtu = pod_mtu(&uplinks, self.settings.mode.has_overlay()).unwrap_or_default();
-        let mut seen = BTreeSet::new();
-        let distinct =
-            uplinks.into_iter().flatten().filter(|uplink| seen.insert((uplink.index, uplink.address)));
-        Ok(PodNetworkPlan {
-            node: self.node.clone(),
-            mode: self.settings.mode,
-            wiring: self.settings.wiring,
-            pod_cidrs,
-            cluster_pod_cidrs: Arc::new(routes.pod_cidrs().clone()),
-            mtu: self.settings.mtu.map_or(mtu, std::num::NonZeroU32::get),
-            uplinks: distinct.collect(),
-        })
-    }
-
-    /// Returns true if other nodes cannot be reached over a family of the pod CIDRs. The overlay needs one of any family.
-    fn is_without_uplink(&self, pod_cidrs: &[IpNet], uplinks: &[Option<Uplink>; 2]) -> bool {
-        let has = |at: usize| uplinks[at].is_some() && !self.missing_uplinks[at];
-        match self.settings.mode.has_overlay() {
-            true => !has(0) && !has(1),
-            false => pod_cidrs.iter().any(|cidr| !has(usize::from(Family::from_net(cidr) == Family::V6))),
-        }
-    }
-}
-
-/// Returns the CIDRs of `--cluster-cidr`, which contain the pods of all nodes.
-fn cluster_cidrs(config: &Config) -> Vec<IpNet> {
-    match &config.detect_local {
-        DetectLocalMode::Fixed(DetectLocal::Cidrs(cidrs)) => cidrs.to_vec(),
-        _ => Vec::new(),
+        let plan = planning::plan(&self.shared.lock().routes, &self.settings, uplinks, self.missing_uplinks);
+        plan.map_err(|message| PodNetworkError { message, may_restart_help: false })
     }
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use portcullis_cluster::{Family, NamespacedName, ObjectKey};
 use portcullis_modes::IsolationCause;
+use portcullis_podnet::source_check;
 
 use super::health::{Health, HealthProblem};
 use super::isolation_health;
@@ -18,10 +19,11 @@ use super::policy_drops::PolicyDrops;
 use super::reported_statuses::ReportedStatuses;
 use super::unreadable_reporter::UnreadableReporter;
 use crate::control::{
-    ControllerName, FinishedSync, IsolatedObject, Measurements, PodNetworkMeasurements, PolicyMeasurements,
-    RulesResult, ServiceMeasurements, Status,
+    ControllerName, FinishedSync, IsolatedObject, Measurements, PodAddressSource, PodNetworkMeasurements,
+    PolicyMeasurements, RulesResult, ServiceMeasurements, Status,
 };
 use crate::moment::Moment;
+use crate::node_network::address_usage;
 use crate::source::{EventRecorder, SourceHealth};
 
 /// The component of health problems about running syncs.
@@ -232,6 +234,11 @@ impl ControllerStatuses {
     fn report_pod_network(&self, sync: &FinishedSync, measurements: &PodNetworkMeasurements) {
         self.metrics.set_pod_network_nodes(measurements.nodes, &measurements.problems, measurements.rejected);
         self.metrics.set_pod_network_ready(measurements.is_ready);
+        self.metrics.leaked_attachments_returned(measurements.leaked_attachments);
+        // Without IPv6 pods there is no counter.
+        self.metrics.read_spoofed_packets(|| source_check::dropped_packets().ok().flatten().unwrap_or(0));
+        let PodAddressSource { state_dir, pod_cidrs } = measurements.addresses.clone();
+        self.metrics.read_pod_addresses(move || address_usage(&state_dir, &pod_cidrs).unwrap_or_default());
         for result in &sync.results {
             self.metrics.pod_network_restored(result.restored);
             match result.error {

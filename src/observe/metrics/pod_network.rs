@@ -1,11 +1,17 @@
 //! Metrics of the pod network.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use portcullis_cluster::Family;
+use portcullis_podnet::addresses::AddressUsage;
 use portcullis_podnet::node_routes::NodeProblem;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
 
 use super::Metrics;
+use super::counter_func::{CounterFunc, describe, family};
 use super::register::Registrar;
 
 /// Buckets of sync durations: from 0.1 ms to 5 s.
@@ -26,6 +32,9 @@ pub(super) struct PodNetworkMetrics {
     unreachable: GaugeVec,
     ready: Gauge,
     last_synced: Gauge,
+    leaked: Counter,
+    addresses: PodAddresses,
+    spoofed: CounterFunc,
 }
 
 impl PodNetworkMetrics {
@@ -60,7 +69,20 @@ impl PodNetworkMetrics {
                 "portcullis_pod_network_last_sync_timestamp_seconds",
                 "Unix time of the last successful sync of the pod network",
             ),
+            leaked: to.counter(
+                "portcullis_pod_network_leaked_attachments_total",
+                "Attachments of pods that ended without a CNI DEL, whose addresses the daemon returned",
+            ),
+            addresses: PodAddresses::new(),
+            spoofed: CounterFunc::new(
+                "portcullis_pod_network_spoofed_packets_total",
+                "IPv6 packets of pods of this node that were dropped because their source address is not that of the pod",
+            ),
         };
+        to.add(metrics.addresses.clone());
+        to.add(metrics.spoofed.clone());
+        // Without a pod network.
+        metrics.spoofed.set_reader(|| Some(0.0));
         // These exist from the start, so that the first sync is an increase.
         EXTENTS.iter().for_each(|extent| drop(metrics.sync.with_label_values(&[extent])));
         for reason in NodeProblem::REASONS.iter().chain([&REJECTED]) {
@@ -101,5 +123,63 @@ impl Metrics {
     /// Sets whether the pod network of this node is ready.
     pub fn set_pod_network_ready(&self, is_ready: bool) {
         self.0.portcullis.pod_network.ready.set(f64::from(u8::from(is_ready)));
+    }
+
+    /// Counts attachments of ended pods whose addresses were returned.
+    pub fn leaked_attachments_returned(&self, attachments: usize) {
+        self.0.portcullis.pod_network.leaked.inc_by(attachments as f64);
+    }
+
+    /// Sets the reader of the number of packets with a source address that is not the pod's, which is called at scrape time.
+    pub fn read_spoofed_packets(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.0.portcullis.pod_network.spoofed.set_reader(move || Some(read() as f64));
+    }
+
+    /// Sets the reader of the use of pod addresses, which is called at scrape time.
+    pub fn read_pod_addresses(&self, read: impl Fn() -> Vec<AddressUsage> + Send + Sync + 'static) {
+        let reader = &self.0.portcullis.pod_network.addresses.read;
+        *reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+}
+
+type AddressReader = Box<dyn Fn() -> Vec<AddressUsage> + Send + Sync>;
+
+/// Collector of the use of pod addresses, which the plugin changes while the daemon does nothing.
+#[derive(Clone)]
+struct PodAddresses {
+    addresses: Desc,
+    read: Arc<Mutex<Option<AddressReader>>>,
+}
+
+impl PodAddresses {
+    fn new() -> Self {
+        let addresses = describe(
+            "portcullis_pod_network_addresses",
+            "Addresses of this node's pod CIDRs for pods: held by pods (state=\"held\"), by pods of another network plugin \
+             (\"other_plugin\"), or free",
+            &["ip_family", "state"],
+        );
+        PodAddresses { addresses, read: Arc::default() }
+    }
+}
+
+impl Collector for PodAddresses {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.addresses]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let usage = read.as_ref().map(|read| read()).unwrap_or_default();
+        let samples = usage.iter().flat_map(|usage| {
+            let ip_family = Family::from_net(&usage.range.network()).as_str();
+            let numbers = [
+                ("held", usage.held as f64),
+                ("other_plugin", usage.elsewhere as f64),
+                ("free", usage.free() as f64),
+            ];
+            numbers.map(|(state, number)| (vec![ip_family.to_owned(), state.to_owned()], number))
+        });
+        vec![family(&self.addresses, MetricType::GAUGE, samples)]
     }
 }

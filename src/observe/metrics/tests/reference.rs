@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use portcullis_podnet::addresses::AddressUsage;
 use portcullis_policy::table::{DropCounter, DropLabels, EvaluationCounts};
 use prometheus::proto::MetricType;
 
@@ -87,6 +88,9 @@ pub(super) fn report_policies(metrics: &Metrics) {
     metrics.policies_synced(true, Duration::from_secs(1), UNIX_EPOCH);
     metrics.set_policy_pods(2, 1);
     metrics.set_policy_evaluation(&EvaluationCounts::default());
+    metrics.read_spoofed_packets(|| 1);
+    let range = "10.244.1.0/24".parse().expect("a range");
+    metrics.read_pod_addresses(move || vec![AddressUsage { range, held: 100, elsewhere: 3 }]);
     let labels = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
     metrics.read_policy_drops(false, move || {
         vec![DropCounter { labels: labels.clone(), packets: 1, bytes: 60 }]
