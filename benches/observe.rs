@@ -57,7 +57,7 @@ fn main() {
         args: ["--mode=nftables", "--network-policy", "--conntrack-max-per-core=0"]
             .map(str::to_owned)
             .to_vec(),
-        env: Vec::new(),
+        ..DaemonSpec::default()
     };
     let options = LabOptions { daemon: Some(daemon), ..LabOptions::default() };
     let objects = ClusterObjects::read(folder.path()).expect("the objects are valid");

@@ -15,6 +15,7 @@ use crate::cluster_objects::ClusterObjects;
 use crate::error::{Error, Result};
 use crate::lab_record::LabRecord;
 use crate::netns::NetNs;
+use crate::pod_network::PodNetworkMode;
 use crate::reaper::Reaper;
 use crate::running::{Lab, LabOptions};
 use crate::signals;
@@ -234,6 +235,7 @@ pub fn explain(id: Option<&str>, arguments: &[String]) -> Result<i32> {
     command.extend(["--manifests".to_owned(), lab.folder.join("manifests").display().to_string()]);
     command.extend(["--hostname-override".to_owned(), node.clone()]);
     command.extend(daemon.args.iter().cloned());
+    command.extend(daemon.pod_network.into_iter().flat_map(PodNetworkMode::settings));
     command.extend(arguments.iter().cloned());
     exec(Some(&lab.id), &node, &command)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
+use crate::pod_network::PodNetworkMode;
 
 /// Command line and environment of a node's daemon. The lab adds `--manifests`, `--hostname-override` and `--socket`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct DaemonSpec {
     pub args: Vec<String>,
     /// Additional environment variables.
     pub env: Vec<(String, String)>,
+    /// The pod network that connects the pods; `None` if the lab connects them.
+    #[serde(default)]
+    pub pod_network: Option<PodNetworkMode>,
 }
 
 /// The longest path of a socket that the daemon accepts.

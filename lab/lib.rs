@@ -37,6 +37,7 @@ mod netns;
 mod network;
 mod observe;
 pub mod plan;
+mod pod_network;
 mod probe;
 mod probe_batch;
 mod probe_report;
@@ -61,6 +62,7 @@ pub use matrix::{Matrix, MatrixCell, MatrixOptions, MatrixPeer, MatrixProbe, Mat
 pub use netns::NetNs;
 pub use observe::observe;
 pub use plan::{ClusterPlan, EchoPort, Families, Family, Frontend, FrontendKind, PlanOptions, Protocol};
+pub use pod_network::PodNetworkMode;
 pub use probe::{ProbeOutcome, ProbeTally, Prober, Vantage};
 pub use probe_report::{ProbeReport, ProbeRow, RowCheck};
 pub use run::{RunOptions, probe, probe_with_policies, run, run_with};

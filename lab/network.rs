@@ -22,6 +22,7 @@ use crate::link_readiness::wait_until_reachable;
 use crate::netns::{NetNs, ip_batch};
 use crate::plan::addresses::{Family, nth};
 use crate::plan::{ClusterPlan, NodePlan, PodPlan};
+use crate::pod_network::PluginWiring;
 
 /// Addresses of the outside host: on the underlay, the default source address of probes, and its whole range.
 struct Outside {
@@ -71,6 +72,15 @@ impl NetNsNames {
     }
 }
 
+/// How pods are connected.
+#[derive(Debug)]
+pub(crate) enum Wiring {
+    /// By the lab, with a bridge on each node and routes between nodes.
+    Independent(VethNames),
+    /// By the plugins of the daemons.
+    Plugins(PluginWiring),
+}
+
 /// Names of the nodes' ends of the pods' veth pairs, by pod. They are numbered, because interface names are short.
 #[derive(Debug, Default)]
 pub(crate) struct VethNames {
@@ -78,8 +88,8 @@ pub(crate) struct VethNames {
     by_pod: BTreeMap<String, String>,
 }
 
-/// Creates and connects the namespaces of nodes and pods.
-pub(crate) fn build(plan: &ClusterPlan, names: &NetNsNames, veths: &mut VethNames) -> Result<()> {
+/// Creates and connects the namespaces of nodes. `has_own_wiring`: pods are connected by the lab.
+pub(crate) fn build(plan: &ClusterPlan, names: &NetNsNames, has_own_wiring: bool) -> Result<()> {
     let mut namespaces = vec![names.outside()];
     namespaces.extend(plan.nodes.iter().map(|node| names.node(&node.name)));
     create(&namespaces)?;
@@ -96,7 +106,8 @@ pub(crate) fn build(plan: &ClusterPlan, names: &NetNsNames, veths: &mut VethName
     });
     names.outside().ip(&uplinks.collect::<Vec<_>>())?;
     for node in &plan.nodes {
-        names.node(&node.name).ip(&node_lines(node, plan))?;
+        let bridge = if has_own_wiring { bridge_lines(node) } else { Vec::new() };
+        names.node(&node.name).ip(&[bridge, node_lines(node, plan, has_own_wiring)].concat())?;
     }
     names.outside().ip(&outside_lines(plan))?;
     for node in &plan.nodes {
@@ -108,8 +119,7 @@ pub(crate) fn build(plan: &ClusterPlan, names: &NetNsNames, veths: &mut VethName
         neighbours.retain(|neighbour| address_of(node, Family::from_ip(*neighbour)).is_some());
         wait_until_reachable(&names.node(&node.name), &neighbours);
     }
-    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| pod.has_own_netns()).collect();
-    add_pods(&pods, plan, names, veths)
+    Ok(())
 }
 
 /// Creates the namespaces of pods and connects them to their nodes.
@@ -117,13 +127,33 @@ pub(crate) fn add_pods(
     pods: &[&PodPlan],
     plan: &ClusterPlan,
     names: &NetNsNames,
-    veths: &mut VethNames,
+    wiring: &mut Wiring,
 ) -> Result<()> {
     let namespaces: Vec<NetNs> = pods.iter().map(|pod| names.pod(pod)).collect();
     create(&namespaces)?;
     for netns in &namespaces {
         set_host_sysctls(netns)?;
     }
+    match wiring {
+        Wiring::Independent(veths) => connect_pods(pods, plan, names, veths),
+        Wiring::Plugins(plugins) => {
+            let loopback = ["link set lo up".to_owned()];
+            for (pod, netns) in pods.iter().zip(&namespaces) {
+                let node = plan.node(&pod.node).expect("a planned pod is on a planned node");
+                netns.ip(&loopback)?;
+                plugins.add(pod, node, names)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn connect_pods(
+    pods: &[&PodPlan],
+    plan: &ClusterPlan,
+    names: &NetNsNames,
+    veths: &mut VethNames,
+) -> Result<()> {
     for node in &plan.nodes {
         let mut lines = Vec::new();
         for pod in pods.iter().filter(|pod| pod.node == node.name) {
@@ -162,10 +192,15 @@ pub(crate) fn add_pods(
 }
 
 /// Deletes the links and namespaces of pods.
-pub(crate) fn remove_pods(pods: &[&PodPlan], names: &NetNsNames, veths: &mut VethNames) -> Result<()> {
+pub(crate) fn remove_pods(pods: &[&PodPlan], names: &NetNsNames, wiring: &mut Wiring) -> Result<()> {
     for pod in pods {
-        if let Some(veth) = veths.by_pod.remove(&pod.name) {
-            names.node(&pod.node).ip(&[format!("link del {veth}")])?;
+        match wiring {
+            Wiring::Independent(veths) => {
+                if let Some(veth) = veths.by_pod.remove(&pod.name) {
+                    names.node(&pod.node).ip(&[format!("link del {veth}")])?;
+                }
+            }
+            Wiring::Plugins(plugins) => plugins.remove(pod, names)?,
         }
     }
     let lines: Vec<String> = pods.iter().map(|pod| format!("netns del {}", names.pod(pod).name())).collect();
@@ -205,9 +240,8 @@ fn families(node: &NodePlan) -> impl Iterator<Item = Family> {
     Family::BOTH.into_iter().filter(|family| address_of(node, *family).is_some())
 }
 
-fn node_lines(node: &NodePlan, plan: &ClusterPlan) -> Vec<String> {
+fn bridge_lines(node: &NodePlan) -> Vec<String> {
     let mut lines = vec![
-        "link set lo up".to_owned(),
         // Without an explicit link-layer address, a bridge uses the lowest of its ports', which changes as pods are added.
         "link add cni0 address 02:00:0a:f4:00:01 type bridge mcast_snooping 0".to_owned(),
         "link set cni0 up".to_owned(),
@@ -217,6 +251,12 @@ fn node_lines(node: &NodePlan, plan: &ClusterPlan) -> Vec<String> {
             lines.push(format!("address add {own}/{} dev cni0{}", net.prefix_len(), nodad(own)));
         }
     }
+    lines
+}
+
+/// Returns the commands for a node. `has_own_wiring`: the lab adds the routes to pods of other nodes.
+fn node_lines(node: &NodePlan, plan: &ClusterPlan, has_own_wiring: bool) -> Vec<String> {
+    let mut lines = vec!["link set lo up".to_owned()];
     for &address in &node.addresses {
         let prefix = underlay_prefix(Family::from_ip(address));
         lines.push(format!("address add {address}/{prefix} dev eth0{}", nodad(address)));
@@ -230,6 +270,9 @@ fn node_lines(node: &NodePlan, plan: &ClusterPlan) -> Vec<String> {
         for other in plan.nodes.iter().filter(|other| other.name != node.name) {
             let Some(address) = address_of(other, family) else { continue };
             lines.push(format!("route add {address} dev eth0"));
+            if !has_own_wiring {
+                continue;
+            }
             let cidrs = other.pod_cidrs.iter().filter(|net| Family::from_ip(net.addr()) == family);
             lines.extend(cidrs.map(|net| format!("route add {} via {address}", net.trunc())));
         }

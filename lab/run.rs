@@ -13,7 +13,7 @@ use crate::expectation::{
     Expectation, IpvsLosses, PolicyCheck, expectation, restricted_by_policies, tolerating_ipvs_losses,
 };
 use crate::plan::service_defaults::{has_type, is_headless};
-use crate::plan::{ClusterPlan, Frontend, FrontendKind, Protocol};
+use crate::plan::{ClusterPlan, Frontend, FrontendKind, NodePlan, Protocol};
 use crate::probe::{ProbeTally, TIMEOUT, Vantage};
 use crate::probe_report::{ProbeReport, ProbeRow, RowCheck};
 use crate::running::{Lab, LabOptions};
@@ -219,19 +219,14 @@ fn possible_sources(
 ) -> Vec<IpAddr> {
     let mut sources = client.to_vec();
     if frontend.kind != FrontendKind::ClusterIp || !matches!(vantage, Vantage::Pod(_)) {
-        sources.extend(
-            plan.nodes.iter().flat_map(|node| [node.addresses.clone(), node.bridge_addresses()].concat()),
-        );
+        sources.extend(plan.nodes.iter().flat_map(NodePlan::own_addresses));
     }
     sources
 }
 
 /// Returns the name of the node or pod with an address, and the address.
 fn owner_of_address(plan: &ClusterPlan, address: IpAddr) -> String {
-    let node = plan
-        .nodes
-        .iter()
-        .find(|node| node.addresses.contains(&address) || node.bridge_addresses().contains(&address));
+    let node = plan.nodes.iter().find(|node| node.own_addresses().contains(&address));
     let pod = plan.pods.iter().find(|pod| pod.addresses.contains(&address) && !pod.host_network);
     match (node, pod) {
         (Some(node), _) => format!("{} ({address})", node.name),

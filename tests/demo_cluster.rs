@@ -299,7 +299,7 @@ fn dropped_packet_of_the_demo_cluster_is_printed_as_text_and_json() {
         args: ["--mode=nftables", "--network-policy", "--conntrack-max-per-core=0"]
             .map(str::to_owned)
             .to_vec(),
-        env: Vec::new(),
+        ..DaemonSpec::default()
     };
     let options = LabOptions { daemon: Some(daemon), ..LabOptions::default() };
     let objects = ClusterObjects::read(folder.path()).expect("the objects are valid");

@@ -138,3 +138,68 @@ fn drops_of_all_nodes_of_a_running_cluster_are_observed() {
     assert_eq!(event["destination"]["pod"], pod, "{event}");
     assert_eq!(unknown.0, 2, "{unknown:?}");
 }
+
+/// Returns a folder of `fixtures`.
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name).to_str().expect("UTF-8").to_owned()
+}
+
+/// The same probes as with the lab's own wiring, and policies that select pods of the plugin.
+#[test]
+fn the_pod_network_of_the_daemons_connects_the_pods() {
+    for (mode, pod_network, folder) in [
+        ("nftables", "vxlan", fixture("demo")),
+        ("iptables", "host-gw", fixture("demo")),
+        ("nftables", "cross-subnet", fixture("policies/peers-and-ports")),
+        ("nftables", "vxlan", fixture("policies/cluster-policy-tiers")),
+    ] {
+        let mode = format!("--mode={mode}");
+        let pod_network = format!("--pod-network={pod_network}");
+        let (code, output, messages) = lab(&["run", &mode, &pod_network, "-o", "json", &folder]);
+        assert_eq!(code, 0, "{mode} {pod_network}: {output}{messages}");
+        let document = json(&output);
+        assert_eq!(document["asExpected"], true, "{output}");
+        let groups = document["groups"].as_array().expect("a list").iter();
+        let checks = groups.flat_map(|group| group["checks"].as_array().expect("a list"));
+        let passed = checks.filter(|check| check["outcome"] == "passed").count();
+        assert!(passed > 10, "{mode} {pod_network}: {passed} checks: {output}");
+    }
+}
+
+#[test]
+fn pods_of_the_pod_network_come_and_go() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let (manifests, name) = (manifests(folder.path()), format!("pods-{}", std::process::id()));
+    let (code, output, messages) =
+        lab(&["up", "--mode=nftables", "--pod-network=host-gw", "--name", &name, &manifests]);
+    assert_eq!(code, 0, "{output}{messages}");
+    let exec =
+        |what: &str, command: &[&str]| lab(&[&["exec", "--name", &name, what, "--"], command].concat());
+    // The client of the lab, and the pod.
+    let wired = |node: &str| {
+        let links = exec(node, &["ip", "-o", "link", "show", "type", "veth"]).1;
+        links.lines().filter(|line| line.contains(": pc")).count()
+    };
+    let before = (wired("node-1"), wired("node-2"));
+    // It is held by a process of the program.
+    let holder = exec(
+        "default/a-1",
+        &["sh", "-c", "ip netns pids $(ip netns identify $$) | xargs -n 1 -I {} cat /proc/{}/cmdline"],
+    );
+    fs::write(folder.path().join("all.yaml"), MANIFESTS.replace("a-1", "a-2").replace("node-1", "node-2"))
+        .expect("it can be written");
+    let applied = lab(&["apply", "--name", &name, &manifests]);
+    let after = (wired("node-1"), wired("node-2"));
+    let routes = exec("node-2", &["ip", "route", "show", "proto", "80"]).1;
+    let client = "portcullis-lab/client-node-1";
+    let explained = lab(&["explain", "--name", &name, "--from", client, "--to", "default/a", "-o", "json"]);
+    let down = lab(&["down", "--name", &name]);
+    let route = &json(&explained.1)["connections"][0]["paths"][0]["podNetwork"]["route"];
+    assert_eq!((&route["to"], &route["way"]), (&"node-2".into(), &"link".into()), "{explained:?}");
+    assert_eq!(before, (2, 1), "{messages}");
+    assert!(holder.1.contains("pause"), "{holder:?}");
+    assert_eq!(applied.0, 0, "{applied:?}");
+    assert_eq!(after, (1, 2), "{routes}");
+    assert_eq!(routes.lines().filter(|line| line.contains("dev pc")).count(), 2, "{routes}");
+    assert_eq!(down.0, 0, "{down:?}");
+}

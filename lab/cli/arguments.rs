@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use portcullis_lab::DataPath;
+use portcullis_lab::{DataPath, PodNetworkMode};
 
 use super::document::OutputFormat;
 
@@ -121,6 +121,9 @@ pub(crate) struct LabCluster {
     /// Proxy mode of the nodes: iptables, ipvs or nftables
     #[arg(long, value_name = "MODE", default_value = "iptables", value_parser = mode)]
     pub(crate) mode: LabMode,
+    /// Pod network of the nodes: host-gw, vxlan or cross-subnet. It connects the pods in place of the lab
+    #[arg(long, value_name = "MODE", value_parser = pod_network)]
+    pub(crate) pod_network: Option<PodNetworkMode>,
     /// Program that runs on every node [default: $PORTCULLIS_DAEMON, or portcullis beside this program or on PATH]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) daemon: Option<PathBuf>,
@@ -203,6 +206,12 @@ fn name(name: &str) -> Result<String, String> {
     portcullis_lab::check_name(name).map(|()| name.to_owned())
 }
 
+fn pod_network(name: &str) -> Result<PodNetworkMode, String> {
+    let names = || PodNetworkMode::ALL.map(PodNetworkMode::name).join(", ");
+    let found = PodNetworkMode::ALL.into_iter().find(|mode| mode.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", names()))
+}
+
 fn mode(name: &str) -> Result<LabMode, String> {
     let names = || LabMode::ALL.map(LabMode::name).join(", ");
     let found = LabMode::ALL.into_iter().find(|mode| mode.name() == name);
@@ -220,12 +229,22 @@ mod tests {
 
     #[test]
     fn verbs_are_parsed() {
-        let cluster = |mode| LabCluster { folder: "f".into(), mode, daemon: None, flags: Vec::new() };
+        let cluster = |mode| LabCluster {
+            folder: "f".into(),
+            mode,
+            pod_network: None,
+            daemon: None,
+            flags: Vec::new(),
+        };
         let run = |cluster| Lab::Run { cluster, results: LabResults::default() };
         let named = |name: &str| LabName { name: Some(name.into()) };
         let rows: Vec<(&[&str], Lab)> = vec![
             (&["run", "f"], run(cluster(LabMode::Iptables))),
             (&["run", "--mode=ipvs", "f"], run(cluster(LabMode::Ipvs))),
+            (
+                &["run", "--pod-network=vxlan", "f"],
+                run(LabCluster { pod_network: Some(PodNetworkMode::Vxlan), ..cluster(LabMode::Iptables) }),
+            ),
             (
                 &["run", "--daemon", "/p", "f"],
                 run(LabCluster { daemon: Some("/p".into()), ..cluster(LabMode::Iptables) }),
@@ -286,7 +305,13 @@ mod tests {
 
     #[test]
     fn incomplete_command_lines_are_rejected() {
-        let rows: [&[&str]; 4] = [&[], &["exec", "a"], &["run", "--mode=userspace", "f"], &["frobnicate"]];
+        let rows: [&[&str]; 5] = [
+            &[],
+            &["exec", "a"],
+            &["run", "--mode=userspace", "f"],
+            &["run", "--pod-network=off", "f"],
+            &["frobnicate"],
+        ];
         for arguments in rows {
             assert!(parse(arguments).is_err(), "{arguments:?}");
         }

@@ -257,12 +257,16 @@ fn enable_network_policy(options: &mut LabOptions) {
 }
 
 /// Daemon flags that the lab sets itself, with what is expected instead.
-const RESERVED_FLAGS: [(&str, &str); 6] = [
+const RESERVED_FLAGS: [(&str, &str); 10] = [
     ("--manifests", "the lab sets it"),
     ("--hostname-override", "the lab sets it to the node's name"),
     ("--socket", "the lab sets it to a file of the node"),
     ("--mode", "expected before `--`"),
     ("--proxy-mode", "expected --mode before `--`"),
+    ("--pod-network", "expected before `--`"),
+    ("--pod-network-cni-bin-dir", "the lab sets it to a folder of the node"),
+    ("--pod-network-cni-conf-dir", "the lab sets it to a folder of the node"),
+    ("--pod-network-state-dir", "the lab sets it to a folder of the node"),
     ("--config", "expected flags, because a file would replace those that the lab sets"),
 ];
 
@@ -281,7 +285,7 @@ fn options(cluster: &LabCluster) -> Result<LabOptions, Error> {
     let binary = daemon_program::find(cluster.daemon.as_deref())?;
     // `lab explain` runs it later, from another folder.
     let binary = binary.canonicalize().unwrap_or(binary);
-    let daemon = DaemonSpec { binary, args, ..DaemonSpec::default() };
+    let daemon = DaemonSpec { binary, args, pod_network: cluster.pod_network, ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }
 

@@ -163,6 +163,13 @@ fn fill_in(node: &mut NodePlan) {
 }
 
 impl NodePlan {
+    /// Returns all addresses from which packets of the node can come: its own, those of its bridge, and those that it has in an overlay,
+    /// which are the network addresses of its pod CIDRs.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let overlay = self.pod_cidrs.iter().map(IpNet::network).collect();
+        [self.addresses.clone(), self.bridge_addresses(), overlay].concat()
+    }
+
     /// Returns the addresses of the node's bridge, the first of each pod CIDR.
     pub fn bridge_addresses(&self) -> Vec<IpAddr> {
         self.pod_cidrs.iter().filter_map(|net| nth(net.trunc(), 1)).collect()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Lab, now};
 use crate::daemon::Daemon;
 use crate::error::Result;
+use crate::network::Wiring;
 use crate::sync_times::{self, SyncTimes};
 
 impl Lab {
@@ -21,8 +22,21 @@ impl Lab {
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
         let netns = self.names.node(&self.node(node)?.name);
         if let (Some(spec), None) = (&self.options.daemon, self.daemons.get(node)) {
+            let mut spec = spec.clone();
+            if let Wiring::Plugins(plugins) = &self.wiring {
+                spec.args.extend(plugins.daemon_arguments(node));
+            }
             self.daemons
-                .insert(node.to_owned(), Daemon::start(spec, node, &netns, &self.record.folder, now())?);
+                .insert(node.to_owned(), Daemon::start(&spec, node, &netns, &self.record.folder, now())?);
+        }
+        Ok(())
+    }
+
+    /// Waits until pods can be started on all nodes.
+    pub(super) fn wait_pod_network(&mut self) -> Result<()> {
+        let Wiring::Plugins(plugins) = &self.wiring else { return Ok(()) };
+        for (node, daemon) in &mut self.daemons {
+            plugins.wait_ready(node, || daemon.check())?;
         }
         Ok(())
     }

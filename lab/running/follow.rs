@@ -78,8 +78,8 @@ impl Lab {
         let added: Vec<&PodPlan> = self.plan.pods.iter().filter(|pod| !is_unchanged(pod, before)).collect();
         let echo = self.echo.as_ref().expect("the echo servers run until the lab ends");
         removed.iter().for_each(|pod| echo.close(&pod.name));
-        network::remove_pods(&with_own_netns(removed), &self.names, &mut self.veths)?;
-        network::add_pods(&with_own_netns(added), &self.plan, &self.names, &mut self.veths)?;
+        network::remove_pods(&with_own_netns(removed), &self.names, &mut self.wiring)?;
+        network::add_pods(&with_own_netns(added), &self.plan, &self.names, &mut self.wiring)?;
         for pod in self.plan.pods.iter().filter(|pod| pod.is_running) {
             let previous = before.pod(&pod.name).filter(|previous| is_unchanged(previous, &self.plan));
             let served = previous.map(|previous| previous.ports.clone()).unwrap_or_default();

@@ -22,8 +22,9 @@ use crate::echo_server::EchoServers;
 use crate::error::{Error, Result};
 use crate::lab_record::{self, LabRecord};
 use crate::netns::NetNs;
-use crate::network::{self, NetNsNames, VethNames};
+use crate::network::{self, NetNsNames, VethNames, Wiring};
 use crate::plan::{ClusterPlan, NodePlan, PlanOptions, PodPlan};
+use crate::pod_network::PluginWiring;
 use crate::probe::{Prober, Vantage};
 use crate::reaper::Reaper;
 
@@ -47,7 +48,7 @@ pub struct Lab {
     options: LabOptions,
     cluster: ClusterObjects,
     plan: ClusterPlan,
-    veths: VethNames,
+    wiring: Wiring,
     echo: Option<EchoServers>,
     daemons: BTreeMap<String, Daemon>,
     /// Routes set by [`Lab::route_from_outside`], then all routes of the outside host to Services' addresses.
@@ -81,6 +82,7 @@ impl Lab {
         let prefix = lab_record::prefix(&id);
         let reaper = Arc::new(Reaper::start(&prefix, &folder)?);
         let owner = std::process::id();
+        let wiring = wiring(&options, &folder);
         let mut lab = Self {
             names: NetNsNames { prefix: prefix.clone() },
             record: LabRecord {
@@ -94,7 +96,7 @@ impl Lab {
             options,
             cluster,
             plan,
-            veths: VethNames::default(),
+            wiring,
             echo: Some(EchoServers::start()?),
             daemons: BTreeMap::new(),
             explicit_routes: BTreeMap::new(),
@@ -109,8 +111,17 @@ impl Lab {
 
     fn build(&mut self) -> Result<()> {
         ensure_netns_mount()?;
-        network::build(&self.plan, &self.names, &mut self.veths)?;
+        let has_own_wiring = matches!(self.wiring, Wiring::Independent(_));
+        network::build(&self.plan, &self.names, has_own_wiring)?;
         self.serve_hosts()?;
+        if !has_own_wiring {
+            // The daemons provide the network of pods.
+            self.write_manifests()?;
+            self.start_daemons()?;
+            self.wait_pod_network()?;
+        }
+        let pods: Vec<&PodPlan> = self.plan.pods.iter().filter(|pod| pod.has_own_netns()).collect();
+        network::add_pods(&pods, &self.plan, &self.names, &mut self.wiring)?;
         for pod in self.plan.pods.iter().filter(|pod| pod.is_running) {
             self.echo().serve(&pod.name, &self.names.pod(pod), &pod.addresses, pod.ports.clone())?;
         }
@@ -123,7 +134,11 @@ impl Lab {
     /// Starts the echo servers of the nodes and of the outside host, which do not change.
     fn serve_hosts(&self) -> Result<()> {
         for node in &self.plan.nodes {
-            let addresses = [node.addresses.clone(), node.bridge_addresses()].concat();
+            let bridge = match &self.wiring {
+                Wiring::Independent(_) => node.bridge_addresses(),
+                Wiring::Plugins(_) => Vec::new(),
+            };
+            let addresses = [node.addresses.clone(), bridge].concat();
             self.echo().serve(&node.name, &self.names.node(&node.name), &addresses, node.ports.clone())?;
         }
         let (addresses, ports) = &self.plan.outside;
@@ -232,6 +247,9 @@ impl Lab {
         let ended = self.reaper.finish();
         self.daemons.values_mut().for_each(Daemon::reap);
         self.daemons.clear();
+        if let Wiring::Plugins(plugins) = &mut self.wiring {
+            plugins.reap();
+        }
         ended
     }
 
@@ -250,6 +268,15 @@ impl Drop for Lab {
             tracing::warn!(%error, "lab was not removed completely");
         }
     }
+}
+
+/// Returns the wiring of a new lab.
+fn wiring(options: &LabOptions, folder: &Path) -> Wiring {
+    let plugins = options.daemon.as_ref().and_then(|daemon| {
+        let mode = daemon.pod_network?;
+        Some(PluginWiring::new(mode, folder, &daemon.binary))
+    });
+    plugins.map_or_else(|| Wiring::Independent(VethNames::default()), Wiring::Plugins)
 }
 
 /// Ensures that /run/netns is mounted. The first `ip netns add` on a machine mounts it, and two concurrent mounts conflict.

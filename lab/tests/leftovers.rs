@@ -80,7 +80,7 @@ fn this_test() -> PathBuf {
 }
 
 fn options(role: &str) -> LabOptions {
-    let daemon = DaemonSpec { binary: this_test(), args: vec![role.into()], env: Vec::new() };
+    let daemon = DaemonSpec { binary: this_test(), args: vec![role.into()], ..DaemonSpec::default() };
     LabOptions { daemon: Some(daemon), ..Default::default() }
 }
 

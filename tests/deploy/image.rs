@@ -80,6 +80,8 @@ fn the_program_is_where_the_manifests_start_it() {
     assert!(runs.contains(&format!("setcap cap_net_admin=p {program}").as_str()));
     assert!(runs.contains(&"ln -s portcullis /usr/local/bin/kube-proxy"));
     let compile = runs.iter().find(|run| run.contains("deploy/build-release")).unwrap();
+    // Nodes run a copy of it as CNI plugin.
+    assert!(compile.contains("deploy/build-release --static "), "{compile}");
     for triple in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
         assert!(compile.contains(triple), "{triple}");
     }

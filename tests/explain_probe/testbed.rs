@@ -36,7 +36,7 @@ impl Testbed {
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
             args: args.clone(),
-            env: Vec::new(),
+            ..DaemonSpec::default()
         };
         let plan = PlanOptions { families, ..PlanOptions::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };

@@ -79,6 +79,7 @@ impl Setup {
             binary: PathBuf::from(portcullis),
             args: self.mode.with_args(&self.args),
             env: vec![("PATH".into(), self.mode.path(tools.path()))],
+            ..DaemonSpec::default()
         };
         if !self.is_root {
             daemon.binary = non_root::script_in(tools.path());

@@ -83,6 +83,7 @@ fn check_cluster(seed: u64, mode: Mode, with_policies: bool) -> (Vec<String>, Ip
         binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
         args: args.clone(),
         env: vec![("PATH".into(), mode.path(tools.path()))],
+        ..DaemonSpec::default()
     };
     let plan = PlanOptions { clients: false, node_echo_ports: [NODE_PORT].into(), ..Default::default() };
     let cluster = ClusterObjects::parse(&manifests).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
