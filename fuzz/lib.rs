@@ -69,6 +69,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("kube_proxy_configuration", targets::config::kube_proxy_file, MemoryLimit::per_byte(2_000)),
     Target::new("toml_configuration", targets::config::toml_file, MemoryLimit::per_byte(2_000)),
     Target::new("flags", targets::config::flags, MemoryLimit::per_byte(2_000)),
+    // Requests of container runtimes.
+    Target::new("cni_requests", targets::cni_requests::parse, MemoryLimit::per_byte(2_000)),
     // Requests of clients.
     Target::new("http_requests", targets::http_requests::serve, MemoryLimit::per_byte(100)),
 ];

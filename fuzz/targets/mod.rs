@@ -1,6 +1,7 @@
 //! The targets, a file for each family of inputs.
 
 pub(crate) mod api_server;
+pub(crate) mod cni_requests;
 pub(crate) mod config;
 pub(crate) mod conntrack;
 mod fake_nf_tables;
