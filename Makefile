@@ -10,6 +10,8 @@ CARGO ?= cargo
 FOLDER ?= fixtures/demo
 # Folder of the programs that are released.
 RELEASE = "$${CARGO_TARGET_DIR:-target}/release"
+# Folder of the program of the image, which is linked statically.
+STATIC = "$${CARGO_TARGET_DIR:-target}/$$(rustc -vV | sed -n 's/^host: //p')/release"
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 export DEBIAN_FRONTEND := noninteractive
@@ -118,8 +120,8 @@ sbom: ## Write the components of the programs to target/package/sbom (CycloneDX)
 image: ## Build the image, and the sandbox image, around the release program, as OCI archives in target/package (root)
 	$(call as_root,builds a root file system)
 	$(call install,$(BUILD) $(IMAGE))
-	deploy/build-release -p portcullis --bin portcullis
-	REVISION="$$(git rev-parse HEAD)" deploy/image/build $(RELEASE)/portcullis \
+	deploy/build-release --static -p portcullis --bin portcullis
+	REVISION="$$(git rev-parse HEAD)" deploy/image/build $(STATIC)/portcullis \
 		target/package/portcullis.oci.tar target/package/portcullis-pause.oci.tar
 
 release: deb ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root)
@@ -127,6 +129,7 @@ release: deb ## Build programs, packages, image, chart, SBOM and checksums in ta
 	$(call install,$(IMAGE) $(TOOLS))
 	$(install_cyclonedx)
 	$(fetch_tools)
+	deploy/build-release --static -p portcullis --bin portcullis
 	deploy/release target/release-files
 
 reproducible: ## Build the program in two folders, and compare; up to two release builds
