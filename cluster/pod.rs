@@ -36,8 +36,7 @@ pub struct Pod {
     pub named_ports: Box<[NamedPort]>,
     /// All its container ports, named or not; `None` if the object has no containers.
     pub container_ports: Option<Box<[(NonZeroU16, Protocol)]>>,
-    /// Its host ports. Few pods have any, so the list takes one word here.
-    #[expect(clippy::redundant_allocation, reason = "the outer box makes the pointer thin")]
+    /// Its host ports. Few pods have any, so the list takes one word here: the outer box makes the pointer thin.
     pub host_ports: Option<Box<Box<[HostPort]>>>,
 }
 

@@ -82,6 +82,12 @@ pub enum CompareError {
     },
 }
 
+/// The place of an object in the output: objects of no node come last; then the node, and the kind of the object.
+type Place<'a> = (bool, Option<&'a Name>, &'a str);
+
+/// The lines that are there, and those that should be.
+type Lines = (Vec<String>, Vec<String>);
+
 /// The prefix of subjects.
 const POD_NETWORK: &str = "pod network";
 
@@ -138,8 +144,7 @@ impl PodNetworkView {
         let (current, duplicates) = ForwardingTable::open()?.read(vteps)?;
         let changes = ForwardingChanges::between(&current, self.routes.wanted());
         let owners = self.routes.nodes_by_key();
-        // Objects of no node come last.
-        let mut lines: BTreeMap<(bool, Option<&Name>, &str), (Vec<String>, Vec<String>)> = BTreeMap::new();
+        let mut lines: BTreeMap<Place<'_>, Lines> = BTreeMap::new();
         let place = |object: &ForwardingObject| {
             let owner = owners.get(&object.key()).copied();
             (owner.is_none(), owner, object.kind())
@@ -163,7 +168,7 @@ impl PodNetworkView {
         for object in &duplicates {
             lines.entry(place(object)).or_default().0.push(names.line(object));
         }
-        let difference = |((_, owner, kind), (found, wanted)): ((bool, Option<&Name>, &str), _)| Difference {
+        let difference = |((_, owner, kind), (found, wanted)): (Place<'_>, Lines)| Difference {
             subject: match owner {
                 Some(node) => format!("{POD_NETWORK}/node {node}"),
                 None => format!("{POD_NETWORK}/objects of no node"),
