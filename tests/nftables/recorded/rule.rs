@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    CT_STATUS_DNAT, Comparison, Ct, CtState, DataType, DynsetOp, Element, Expression, Fib, Field, Key,
+    CT_STATUS_DNAT, Comparison, Ct, CtState, DataType, DynsetOp, Element, Expression, Field, Key,
     LookupResult, Meta, Register, Reject, Rule, Set, SetSpec, Table, TableFamily, Value,
 };
 
