@@ -91,6 +91,7 @@ bench: ## Measure Services, policies and the pod network against a bare tool or 
 	$(call install,$(BENCH) $(POD_NETWORK) nft:nftables)
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
+	$(CARGO) bench --locked --bench large_cluster
 	$(CARGO) bench --locked --bench observe
 	$(CARGO) bench --locked --bench local_api
 	$(CARGO) bench --locked --package portcullis-podnet --bench pod_network
