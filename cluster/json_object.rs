@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -46,6 +46,20 @@ pub fn decode_object(text: &str) -> Result<Value, UndecodableObject> {
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
     decoded.map_err(|error| undecodable(text, &error))
+}
+
+/// Returns `metadata.resourceVersion` in the JSON text of an object.
+pub fn resource_version(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Head {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(rename = "resourceVersion")]
+        resource_version: String,
+    }
+    serde_json::from_str(text).ok().map(|head: Head| head.metadata.resource_version)
 }
 
 /// Decodes the fields of an object, or of its metadata without a skipped field.

@@ -43,6 +43,7 @@ pub mod service;
 pub mod service_cidr;
 pub mod sparse;
 mod strict_deserializer;
+mod strict_json;
 pub mod traffic_policy;
 pub mod unreadable;
 

@@ -19,6 +19,7 @@ use crate::problem::Problem;
 use crate::service::{RawService, Service};
 use crate::service_cidr::{RawServiceCidr, ServiceCidr};
 use crate::strict_deserializer::StrictDeserializer;
+use crate::strict_json::Strict;
 
 /// The number of bytes of a field's path, of its value, and of the message about it.
 const MAX_TEXT: usize = 300;
@@ -105,6 +106,12 @@ macro_rules! objects {
                     $(Kind::$kind => from_value(value).map(|raw: $raw| Object::$kind(raw.convert(problems))),)*
                 }
             }
+
+            fn from_text(kind: Kind, text: &str, problems: &mut Vec<Problem>) -> serde_json::Result<Object> {
+                match kind {
+                    $(Kind::$kind => from_text(text).map(|raw: $raw| Object::$kind(raw.convert(problems))),)*
+                }
+            }
         }
     };
 }
@@ -142,6 +149,20 @@ impl Object {
             }),
         }
     }
+}
+
+/// Parses the JSON text of an object, and decodes only the fields in use: the result is that of [`decode_object`] and
+/// [`Object::parse`]. `None` if these must parse it: they find the reason why a text cannot be parsed.
+///
+/// A field that is not in use may have a value that cannot be decoded.
+///
+/// [`decode_object`]: crate::json_object::decode_object
+pub fn parse_text(kind: Kind, text: &str) -> Option<ParsedObject> {
+    let mut problems = Vec::new();
+    let object = Object::from_text(kind, text, &mut problems).ok()?;
+    let NamespacedName { namespace, name } = object.key().name;
+    let is_valid = !name.is_empty() && is_name(&name) && is_name(namespace.as_str());
+    is_valid.then_some(ParsedObject { object, problems })
 }
 
 /// A parsed object, and the problems with its fields.
@@ -199,4 +220,11 @@ impl ObjectError {
 fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
     serde_path_to_error::deserialize(StrictDeserializer(value))
         .map_err(|e| (e.path().to_string(), e.inner().to_string()))
+}
+
+fn from_text<'a, T: serde::Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(Strict(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use portcullis_cluster::desired::Desired;
+use portcullis_cluster::json_object::decode_object;
+use portcullis_cluster::object::parse_text;
 use portcullis_cluster::{Event, Index, Kind, Name, Object, manifest};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -240,10 +242,13 @@ fn replace(value: &mut Value, at: &mut usize, by: &Value) {
     }
 }
 
-/// Parses a value as a kind, and resolves the result.
+/// Parses a value as a kind, as a value and as text, and resolves the result.
 fn read(kind: Kind, value: Value) {
     let mut index = Index::new();
-    match Object::parse(kind, value) {
+    let from_text = parse_text(kind, &value.to_string());
+    let parsed = Object::parse(kind, value);
+    assert!(from_text.is_none() || from_text == parsed.clone().ok(), "{kind}: {from_text:?} {parsed:?}");
+    match parsed {
         Ok(parsed) => {
             parsed.problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
             index.handle(Event::Applied(parsed.object));
@@ -258,7 +263,34 @@ fn complete_objects_are_parsed_without_problems() {
     for kind in Kind::ALL {
         let parsed = Object::parse(kind, whole(kind)).unwrap();
         assert_eq!(parsed.problems, [], "{kind}");
+        assert_eq!(parse_text(kind, &whole(kind).to_string()), Some(parsed), "{kind}");
     }
+}
+
+#[test]
+fn fields_that_are_not_in_use_are_not_decoded() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    // Metadata, other fields, and whether the text is parsed.
+    let rows = [
+        (format!(r#","managedFields":{deep}"#), r#","spec":{}"#.to_owned(), true),
+        (String::new(), format!(r#","spec":{{"unknown":{deep}}},"other":1e999"#), true),
+        (String::new(), format!(r#","spec":{deep}"#), false),
+        (String::new(), r#","spec":[]"#.to_owned(), false),
+        (r#","labels":[]"#.to_owned(), String::new(), false),
+        (r#","name":"b""#.to_owned(), String::new(), false),
+        (r#","namespace":"two\nlines""#.to_owned(), String::new(), false),
+        (String::new(), "} {".to_owned(), false),
+        (String::new(), ",".to_owned(), false),
+    ];
+    for (metadata, fields, is_parsed) in rows {
+        let text = format!(r#"{{"metadata":{{"name":"a"{metadata}}}{fields}}}"#);
+        let parsed = parse_text(Kind::Pod, &text);
+        assert_eq!(parsed.is_some(), is_parsed, "{text}");
+        if let (Some(parsed), Ok(value)) = (parsed, decode_object(&text)) {
+            assert_eq!(Object::parse(Kind::Pod, value), Ok(parsed), "{text}");
+        }
+    }
+    assert_eq!(parse_text(Kind::Pod, r#"{"metadata":{"name":""}}"#), None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Objects of the API, and the rules that follow from them.
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::object::ObjectError;
+use portcullis_cluster::object::{ObjectError, parse_text};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::iptables::RuleSet;
 use portcullis_modes::{ipvs, nftables};
@@ -47,7 +47,14 @@ pub(super) fn parse(value: &Value) -> Vec<Event> {
         Some(kind) => vec![kind],
         None => Kind::ALL.to_vec(),
     };
-    let parsed = kinds.into_iter().map(|kind| Object::parse(kind, value.clone()));
+    let text = value.to_string();
+    let parsed = kinds.into_iter().map(|kind| {
+        let parsed = Object::parse(kind, value.clone());
+        if let Some(from_text) = parse_text(kind, &text) {
+            assert_eq!(parsed.as_ref(), Ok(&from_text), "the text is parsed differently");
+        }
+        parsed
+    });
     parsed
         .filter_map(|result| match result {
             Ok(parsed) => {

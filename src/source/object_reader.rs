@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portcullis_cluster::json_object::UndecodableObject;
+use portcullis_cluster::object::{ParsedObject, parse_text};
 use portcullis_cluster::{Event, Kind, Object, ObjectKey};
 use serde_json::Value;
 
@@ -101,6 +102,18 @@ impl ObjectReader {
         (self.listed_objects > self.max_listed_objects).then_some(self.max_listed_objects)
     }
 
+    /// Parses the JSON text of an object, for [`ObjectReader::applied_parsed`]. `None` if [`ObjectReader::applied`] has to report
+    /// the object, or needs its metadata for an Event.
+    pub(super) fn parse_text(&self, text: &str) -> Option<ParsedObject> {
+        if self.recorder.is_some() { None } else { parse_text(self.kind, text) }
+    }
+
+    /// Returns the event of an object that was added or changed and is parsed already.
+    pub(super) fn applied_parsed(&mut self, parsed: ParsedObject) -> Event {
+        self.listed_objects += usize::from(self.is_listing);
+        self.parsed(parsed, ObjectVersion::default())
+    }
+
     /// Returns the event of an object that was added or changed; for one that cannot be parsed, [`Event::Unreadable`].
     pub(super) fn applied(&mut self, object: Result<Value, UndecodableObject>) -> Event {
         self.listed_objects += usize::from(self.is_listing);
@@ -111,15 +124,7 @@ impl ObjectReader {
             Err(undecodable) => Err(undecodable.into_error(self.kind)),
         };
         match parsed {
-            Ok(parsed) => {
-                let key = parsed.object.key();
-                if parsed.problems.is_empty() {
-                    self.remove_invalid(&key);
-                } else if self.invalid_object(&key, None).reported.warn(&key, &parsed.problems) {
-                    self.record(|| Some(invalid_policy::of_problems(&key, subject, &parsed.problems)));
-                }
-                Event::Applied(parsed.object)
-            }
+            Ok(parsed) => self.parsed(parsed, subject),
             Err(error) => {
                 let text: Arc<str> = error.to_string().into();
                 let new = match error.key() {
@@ -138,6 +143,20 @@ impl ObjectReader {
                 Event::Unreadable(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
             }
         }
+    }
+
+    /// Reports the problems of an object, and returns its event.
+    fn parsed(&mut self, parsed: ParsedObject, subject: ObjectVersion) -> Event {
+        let ParsedObject { object, problems } = parsed;
+        if !problems.is_empty() {
+            let key = object.key();
+            if self.invalid_object(&key, None).reported.warn(&key, &problems) {
+                self.record(|| Some(invalid_policy::of_problems(&key, subject, &problems)));
+            }
+        } else if !self.invalid.is_empty() {
+            self.remove_invalid(&object.key());
+        }
+        Event::Applied(object)
     }
 
     fn record(&self, event: impl FnOnce() -> Option<ApiEvent>) {

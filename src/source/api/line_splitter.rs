@@ -22,7 +22,7 @@ impl LineSplitter {
         mut each: impl FnMut(&[u8]) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             if self.partial.is_empty() {
                 emit(&rest[..end], &mut each)?;
             } else {

@@ -83,11 +83,17 @@ impl<'a> PageReader<'a> {
             begin(*kind, starts_list, reader, events);
             // The API server sends UTF-8. Only the object with other bytes is affected by them.
             let text = String::from_utf8_lossy(item);
-            let object = decode_object(&text);
-            if object.is_err() {
-                serde_json::from_str::<&RawValue>(&text).map_err(|error| malformed(*kind, &error))?;
-            }
-            events.push(reader.applied(object));
+            let event = match reader.parse_text(&text) {
+                Some(parsed) => reader.applied_parsed(parsed),
+                None => {
+                    let object = decode_object(&text);
+                    if object.is_err() {
+                        serde_json::from_str::<&RawValue>(&text).map_err(|error| malformed(*kind, &error))?;
+                    }
+                    reader.applied(object)
+                }
+            };
+            events.push(event);
             reader.exceeded_limit().map_or(Ok(()), |limit| Err(RequestError::TooMany { plural, limit }))
         })
     }

@@ -42,35 +42,55 @@ impl ListSplitter {
         bytes: &[u8],
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
-        for &byte in bytes {
-            let is_item = self.is_in_items;
+        // Bytes from here on belong to the item or the envelope, and are not copied yet.
+        let mut copied = 0;
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
             match self.string {
-                StringState::Inside => match byte {
-                    b'"' => self.string = StringState::Outside,
-                    b'\\' => self.string = StringState::Escape,
-                    _ => {}
-                },
+                StringState::Inside => {
+                    // Most bytes of an object are in strings.
+                    let length = memchr::memchr2(b'"', b'\\', &bytes[at..]);
+                    at += length.unwrap_or(bytes.len() - at);
+                    match bytes.get(at) {
+                        Some(b'"') => self.string = StringState::Outside,
+                        Some(_) => self.string = StringState::Escape,
+                        None => break,
+                    }
+                }
                 StringState::Escape => self.string = StringState::Inside,
                 StringState::Outside => match byte {
                     b'"' => {
                         self.string = StringState::Inside;
-                        self.string_start = self.envelope.len();
+                        if !self.is_in_items {
+                            self.copy(plural, &bytes[copied..at])?;
+                            copied = at;
+                            self.string_start = self.envelope.len();
+                        }
                     }
                     b':' if self.depth == 1 => {
+                        self.copy(plural, &bytes[copied..at])?;
+                        copied = at;
                         let name = self.envelope[self.string_start..].trim_ascii();
                         self.is_items_field = name == b"\"items\"";
                     }
                     b'{' | b'[' => {
-                        self.is_in_items |= self.depth == 1 && self.is_items_field && byte == b'[';
+                        if self.depth == 1 && self.is_items_field && byte == b'[' {
+                            self.copy(plural, &bytes[copied..=at])?;
+                            copied = at + 1;
+                            self.is_in_items = true;
+                        }
                         self.depth += 1;
                     }
                     b',' if self.is_in_items && self.depth == 2 => {
+                        self.copy(plural, &bytes[copied..at])?;
+                        copied = at + 1;
                         self.end_item(plural, true, &mut each)?;
-                        continue;
                     }
                     b'}' | b']' => {
                         self.depth = self.depth.saturating_sub(1);
                         if self.is_in_items && self.depth == 1 {
+                            self.copy(plural, &bytes[copied..at])?;
+                            copied = at;
                             self.end_item(plural, false, &mut each)?;
                             (self.is_in_items, self.is_items_field) = (false, false);
                         }
@@ -78,15 +98,21 @@ impl ListSplitter {
                     _ => {}
                 },
             }
-            let (part, limit, what) = match is_item && self.is_in_items {
-                true => (&mut self.item, MAX_OBJECT, "an object"),
-                false => (&mut self.envelope, MAX_LIST_ENVELOPE, "a list without its items"),
-            };
-            if part.len() >= limit {
-                return Err(RequestError::TooLarge { what: format!("{what} in a list of {plural}"), limit });
-            }
-            part.push(byte);
+            at += 1;
         }
+        self.copy(plural, &bytes[copied..])
+    }
+
+    /// Appends bytes to the item, or to the envelope.
+    fn copy(&mut self, plural: &str, bytes: &[u8]) -> Result<(), RequestError> {
+        let (part, limit, what) = match self.is_in_items {
+            true => (&mut self.item, MAX_OBJECT, "an object"),
+            false => (&mut self.envelope, MAX_LIST_ENVELOPE, "a list without its items"),
+        };
+        if part.len() + bytes.len() > limit {
+            return Err(RequestError::TooLarge { what: format!("{what} in a list of {plural}"), limit });
+        }
+        part.extend_from_slice(bytes);
         Ok(())
     }
 

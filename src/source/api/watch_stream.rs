@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use portcullis_cluster::json_object::decode_object;
+use portcullis_cluster::json_object::{self, decode_object};
 use portcullis_cluster::{Event, Kind};
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,6 +72,16 @@ impl<'a> WatchStream<'a> {
     pub(super) fn line(&mut self, line: &[u8]) -> Result<(), RequestError> {
         // The API server sends UTF-8. Only the object with other bytes is affected by them.
         let line = String::from_utf8_lossy(line);
+        if let Some(object) = applied_object(&line)
+            && let Some(parsed) = self.reader.parse_text(object)
+        {
+            self.begin();
+            self.events.push(self.reader.applied_parsed(parsed));
+            if self.listed() {
+                self.revision = json_object::resource_version(object).or(self.revision.take());
+            }
+            return self.check_limit();
+        }
         let malformed = |e: serde_json::Error| {
             let text: String = line.chars().take(80).collect();
             RequestError::Malformed(format!("{text:?} in a watch of {}: {e}", self.kind.plural()))
@@ -88,9 +98,7 @@ impl<'a> WatchStream<'a> {
             "ADDED" | "MODIFIED" => {
                 self.begin();
                 self.events.push(self.reader.applied(object));
-                if let Some(limit) = self.reader.exceeded_limit() {
-                    return Err(RequestError::TooMany { plural: self.kind.plural(), limit });
-                }
+                self.check_limit()?;
             }
             "DELETED" => {
                 self.begin();
@@ -106,6 +114,11 @@ impl<'a> WatchStream<'a> {
             self.revision = revision;
         }
         Ok(())
+    }
+
+    fn check_limit(&self) -> Result<(), RequestError> {
+        let plural = self.kind.plural();
+        self.reader.exceeded_limit().map_or(Ok(()), |limit| Err(RequestError::TooMany { plural, limit }))
     }
 
     fn begin(&mut self) {
@@ -135,6 +148,14 @@ impl<'a> WatchStream<'a> {
         self.phase = StreamPhase::Changes;
         Ok(())
     }
+}
+
+/// Returns the object of an ADDED or MODIFIED event as the API server writes it; `None` for other lines. The object is not
+/// checked: if it is valid JSON, so is the line.
+fn applied_object(line: &str) -> Option<&str> {
+    let event = line.strip_prefix(r#"{"type":""#)?;
+    let object = event.strip_prefix("ADDED").or_else(|| event.strip_prefix("MODIFIED"))?;
+    object.strip_prefix(r#"","object":"#)?.strip_suffix('}')
 }
 
 #[cfg(test)]
