@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +14,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::sparse;
 
 /// A type of which values are interned.
-pub(crate) trait Internable: Eq + Hash + Send + Sync + 'static {
+pub trait Internable: Eq + Hash + Send + Sync + 'static {
     /// Returns the table of all values of the type in use.
     fn table() -> &'static InternTable<Self>;
 }
 
 /// All values of a type in use.
-pub(crate) struct InternTable<T: Internable + ?Sized>(RwLock<HashSet<Slot<T>>>);
+pub struct InternTable<T: Internable + ?Sized>(RwLock<HashSet<Slot<T>>>);
 
 /// A shared reference to an interned value. Equal values are one value, so they are compared by address.
-pub(crate) struct Interned<T: Internable + ?Sized>(Arc<Entry<T>>);
+pub struct Interned<T: Internable + ?Sized>(Arc<Entry<T>>);
 
 struct Entry<T: ?Sized> {
     /// The number of [`Interned`] references. Unlike the count of the [`Arc`], it does not include the table, and it can be
@@ -115,6 +116,12 @@ impl<T: Internable + ?Sized> Deref for Interned<T> {
 
     fn deref(&self) -> &T {
         &self.0.value
+    }
+}
+
+impl<T: Internable + fmt::Debug + ?Sized> fmt::Debug for Interned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }
 

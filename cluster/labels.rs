@@ -1,14 +1,29 @@
 //! Labels of objects.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use crate::interned::{InternTable, Internable, Interned};
 use crate::name::Name;
 
-/// The labels of an object, sorted by key, interned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Labels(Box<[(Name, Name)]>);
+/// The labels of an object, sorted by key, in 8 bytes: the replicas of a workload have the same labels, and share them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Labels(Interned<[(Name, Name)]>);
+
+impl Internable for [(Name, Name)] {
+    fn table() -> &'static InternTable<[(Name, Name)]> {
+        static LABELS: LazyLock<InternTable<[(Name, Name)]>> = LazyLock::new(InternTable::new);
+        &LABELS
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels::from(BTreeMap::new())
+    }
+}
 
 impl Labels {
     /// Returns the value of a label.
@@ -45,7 +60,8 @@ impl Labels {
 
 impl From<BTreeMap<String, String>> for Labels {
     fn from(map: BTreeMap<String, String>) -> Self {
-        Labels(map.iter().map(|(k, v)| (Name::new(k), Name::new(v))).collect())
+        let pairs: Vec<(Name, Name)> = map.iter().map(|(k, v)| (Name::new(k), Name::new(v))).collect();
+        Labels(Internable::table().intern(&pairs))
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::address::parse_ip;
+use crate::interned::{InternTable, Internable, Interned};
 use crate::labels::{Labels, null_is_empty};
 use crate::metadata::Metadata;
 use crate::name::{Name, NamespacedName};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 
-/// A pod.
+/// A pod. A cluster has up to 150,000, so what the pods of a workload have in common is interned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     /// Its namespace and name.
@@ -33,9 +35,9 @@ pub struct Pod {
     /// Its creation time, in seconds since 1970; 0 if unknown.
     pub created: i64,
     /// Its named container ports.
-    pub named_ports: Box<[NamedPort]>,
+    pub named_ports: Interned<[NamedPort]>,
     /// All its container ports, named or not; `None` if the object has no containers.
-    pub container_ports: Option<Box<[(NonZeroU16, Protocol)]>>,
+    pub container_ports: Option<Interned<[(NonZeroU16, Protocol)]>>,
     /// Its host ports. Few pods have any, so the list takes one word here: the outer box makes the pointer thin.
     pub host_ports: Option<Box<Box<[HostPort]>>>,
 }
@@ -69,8 +71,30 @@ pub struct HostPort {
     pub protocol: Protocol,
 }
 
+impl Internable for [NamedPort] {
+    fn table() -> &'static InternTable<[NamedPort]> {
+        static PORTS: LazyLock<InternTable<[NamedPort]>> = LazyLock::new(InternTable::new);
+        &PORTS
+    }
+}
+
+impl Internable for [(NonZeroU16, Protocol)] {
+    fn table() -> &'static InternTable<[(NonZeroU16, Protocol)]> {
+        static PORTS: LazyLock<InternTable<[(NonZeroU16, Protocol)]>> = LazyLock::new(InternTable::new);
+        &PORTS
+    }
+}
+
+fn intern<T>(values: impl Iterator<Item = T>) -> Interned<[T]>
+where
+    T: Clone,
+    [T]: Internable,
+{
+    Internable::table().intern(&*values.collect::<Vec<T>>())
+}
+
 /// A named container port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamedPort {
     /// Its name.
     pub name: Name,
@@ -167,7 +191,7 @@ impl RawPod {
             let protocol = Protocol::parse(p.protocol.as_deref(), String::new(), &mut Vec::new())?;
             Some((NonZeroU16::new(p.container_port)?, protocol))
         });
-        let container_ports = (!containers.is_empty()).then(|| container_ports.collect());
+        let container_ports = (!containers.is_empty()).then(|| intern(container_ports));
         let host_ports = ports.clone().filter_map(|p| {
             let host_ip = p.host_ip.as_deref().filter(|ip| !ip.is_empty());
             let protocol = Protocol::parse(p.protocol.as_deref(), String::new(), &mut Vec::new())?;
@@ -191,7 +215,7 @@ impl RawPod {
                 protocol: Protocol::parse(p.protocol.as_deref(), field(), problems)?,
             })
         });
-        let named_ports = named_ports.collect();
+        let named_ports = intern(named_ports);
         Pod {
             named_ports,
             container_ports,

@@ -1,5 +1,6 @@
 //! The index: slim copies of the cluster's objects.
 
+mod object_set;
 mod slice_store;
 mod store;
 
@@ -20,6 +21,7 @@ use crate::pod::Pod;
 use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
 use crate::unreadable::UnreadableObjects;
+use object_set::ObjectSet;
 use slice_store::SliceStore;
 use store::{Store, replace};
 
@@ -34,10 +36,10 @@ pub struct Index {
     slices: SliceStore,
     service_cidrs: HashMap<NamespacedName, ServiceCidr>,
     namespaces: HashMap<Name, Namespace>,
-    pods: HashMap<NamespacedName, Pod>,
+    pods: ObjectSet<Pod>,
     policies: HashMap<NamespacedName, NetworkPolicy>,
     cluster_policies: HashMap<NamespacedName, ClusterNetworkPolicy>,
-    /// For each kind that is being listed: the objects of the list so far.
+    /// For each kind that is being listed and had objects before: the objects of the list so far.
     listing: HashMap<Kind, HashSet<NamespacedName>>,
     listed: HashSet<Kind>,
     unreadable: UnreadableObjects,
@@ -91,7 +93,13 @@ impl Index {
                 self.delete(key).into_iter().collect()
             }
             Event::ListStarted(kind) => {
-                self.listing.insert(kind, HashSet::new());
+                // Without older objects, the list can lack none.
+                let has_objects =
+                    self.store(kind).len() > 0 || self.unreadable.iter().any(|key| key.kind == kind);
+                match has_objects {
+                    true => self.listing.insert(kind, HashSet::new()),
+                    false => self.listing.remove(&kind),
+                };
                 Vec::new()
             }
             Event::Listed(kind) => {
@@ -229,7 +237,7 @@ impl Index {
             }
             Object::ServiceCidr(cidr) => replace(&mut self.service_cidrs, name, cidr),
             Object::Namespace(namespace) => replace(&mut self.namespaces, namespace.name.clone(), namespace),
-            Object::Pod(pod) => replace(&mut self.pods, name, pod),
+            Object::Pod(pod) => self.pods.replace(pod),
             Object::NetworkPolicy(policy) => replace(&mut self.policies, name, policy),
             Object::ClusterNetworkPolicy(policy) => replace(&mut self.cluster_policies, name, policy),
         };
