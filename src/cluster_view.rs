@@ -18,8 +18,8 @@ use crate::host_file::{HostFile, HostFileError};
 use crate::node_network::comparison::PodNetworkView;
 use crate::observe::unserved;
 use crate::source::{
-    Access, AccessError, FileErrors, KubectlFiles, Manifests, PathError, Selection, SourceConfig,
-    UnreadableObjects, read_manifests, unsupported_policies,
+    Access, AccessError, FileErrors, KubectlFiles, ListWatchOptions, Manifests, PathError, Selection,
+    SourceConfig, UnreadableObjects, read_manifests, unsupported_policies,
 };
 use crate::{host, node};
 
@@ -227,7 +227,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
         let config = SourceConfig::ApiServer {
             access: access.clone(),
             selections,
-            options: crate::source::ListWatchOptions::default(),
+            options: ListWatchOptions::default(),
         };
         let source = crate::source::spawn(config, sink).await?;
         let mut index = Index::new();
@@ -256,11 +256,18 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
     })
 }
 
-/// Returns the source of a configuration, with the objects that controllers need.
-pub(crate) fn source_config(config: &Config, controllers: &[Declaration]) -> SourceConfig {
+/// Returns the source of a configuration, with the objects that controllers need. With `once`, they are listed without a wait.
+pub(crate) fn source_config(config: &Config, controllers: &[Declaration], once: bool) -> SourceConfig {
     match &config.source {
         Source::Manifests(path) => SourceConfig::Manifests { path: PathBuf::clone(path) },
-        Source::ApiServer(api) => api_server_source(api, Declaration::selections(controllers)),
+        Source::ApiServer(api) => SourceConfig::ApiServer {
+            access: access(api),
+            selections: Declaration::selections(controllers),
+            options: ListWatchOptions {
+                list_jitter: if once { Duration::ZERO } else { api.list_jitter },
+                ..ListWatchOptions::default()
+            },
+        },
     }
 }
 
@@ -271,13 +278,5 @@ fn access(api: &ApiServer) -> Access {
         kubeconfig: api.kubeconfig.clone(),
         master: api.master.clone(),
         kubectl: kubectl.map(|kubectl| Box::new(KubectlFiles::from_environment(kubectl.context.clone()))),
-    }
-}
-
-fn api_server_source(api: &ApiServer, selections: Vec<Selection>) -> SourceConfig {
-    SourceConfig::ApiServer {
-        access: access(api),
-        selections,
-        options: crate::source::ListWatchOptions::default(),
     }
 }

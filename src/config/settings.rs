@@ -27,6 +27,7 @@ pub(super) struct Settings {
     pub(super) manifests: String,
     pub(super) master: String,
     pub(super) request_timeout: GoDuration,
+    pub(super) list_jitter: GoDuration,
     pub(super) client_connection: ClientConnection,
     pub(super) hostname_override: String,
     pub(super) bind_address: String,
@@ -199,6 +200,7 @@ impl Default for Settings {
             manifests: String::new(),
             master: String::new(),
             request_timeout: GoDuration::seconds(5),
+            list_jitter: GoDuration::ZERO,
             client_connection: ClientConnection {
                 kubeconfig: String::new(),
                 accept_content_types: String::new(),

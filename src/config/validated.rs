@@ -96,6 +96,8 @@ pub struct ApiServer {
     pub master: Option<String>,
     /// Time that commands other than the daemon wait for a response.
     pub request_timeout: Duration,
+    /// Longest random wait of the daemon before it lists all objects. At most 2 minutes.
+    pub list_jitter: Duration,
 }
 
 /// Intervals between syncs.

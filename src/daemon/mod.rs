@@ -115,7 +115,7 @@ pub async fn run(
     node_setup::restore_reachability(&config, enforcer.as_mut(), prerequisites.tools.as_ref());
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let declarations = declarations(&config, &name, &prerequisites.families);
-    let source_config = cluster_view::source_config(&config, &declarations);
+    let source_config = cluster_view::source_config(&config, &declarations, options.once);
     let source =
         source::spawn_with_events(source_config, sink, Some(EventReporter::new(name.clone()))).await?;
     let recorder = source.recorder().clone();

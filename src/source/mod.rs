@@ -129,6 +129,8 @@ pub async fn spawn_with_events(
             if selections.iter().any(|selection| selection.kind == Kind::ClusterNetworkPolicy) {
                 tasks.spawn(api::warn_of_superseded_policies(connection.clone(), recorder.clone()));
             }
+            // The same for all kinds: nothing is written before all are listed.
+            let first_list = options.list_jitter.mul_f64(jitter::random());
             for selection in selections {
                 tasks.spawn(api::reflect(
                     selection,
@@ -137,6 +139,7 @@ pub async fn spawn_with_events(
                     health.clone(),
                     sink.clone(),
                     recorder.clone(),
+                    first_list,
                 ));
             }
             (health, recorder)

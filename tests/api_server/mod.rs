@@ -62,6 +62,8 @@ struct Settings {
     token: Option<String>,
     /// Resources that are not served, by their name in the path.
     absent: Vec<String>,
+    /// Lists and streaming lists are compressed if the client accepts that.
+    compress: bool,
 }
 
 /// A received request.
@@ -73,6 +75,8 @@ pub(crate) struct Request {
     pub(crate) uri: String,
     /// Its User-Agent.
     pub(crate) user_agent: String,
+    /// Its Accept-Encoding.
+    pub(crate) accept_encoding: String,
 }
 
 struct Shared {
@@ -106,6 +110,7 @@ impl ApiServer {
             bookmarks: Duration::from_secs(60),
             token: None,
             absent: Vec::new(),
+            compress: false,
         };
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::default()),
@@ -285,6 +290,11 @@ impl ApiServer {
     /// Sets the resources that are not served (404), as in `["servicecidrs"]`.
     pub(crate) fn set_absent(&self, plurals: &[&str]) {
         lock(&self.shared.settings).absent = plurals.iter().map(|&plural| plural.to_owned()).collect();
+    }
+
+    /// Compresses lists (`APIResponseCompression`, here of any size) and streaming lists (`WatchListCompression`).
+    pub(crate) fn compress(&self) {
+        lock(&self.shared.settings).compress = true;
     }
 
     /// Plans a fault; the first one that matches a request is used.

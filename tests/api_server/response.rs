@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64_NOPAD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -36,8 +41,11 @@ async fn respond(
 ) -> Response {
     let uri = request.uri().to_string();
     let user_agent = header(request.headers(), USER_AGENT.as_str());
-    lock(&shared.requests).push(super::Request { at: Instant::now(), uri: uri.clone(), user_agent });
+    let accept_encoding = header(request.headers(), ACCEPT_ENCODING.as_str());
     let settings = lock(&shared.settings).clone();
+    let is_compressed = settings.compress && accept_encoding.contains("gzip");
+    let received = super::Request { at: Instant::now(), uri: uri.clone(), user_agent, accept_encoding };
+    lock(&shared.requests).push(received);
     tokio::time::sleep(settings.slow).await;
     if let Some(token) = &settings.token
         && header(request.headers(), AUTHORIZATION.as_str()) != format!("Bearer {token}")
@@ -87,8 +95,9 @@ async fn respond(
     match name {
         Some(name) => one(&shared, resource, namespace, &name),
         None if matches!(parameter("watch").as_str(), "true" | "1") => {
-            watch(shared, resource, selector, &parameters, settings.streaming)
+            watch(shared, resource, selector, &parameters, settings.streaming, is_compressed)
         }
+        None if is_compressed => compressed(list(&shared, resource, &selector, &parameters)).await,
         None => list(&shared, resource, &selector, &parameters),
     }
 }
@@ -321,6 +330,7 @@ fn watch(
     selector: Selector,
     parameters: &Parameters,
     streaming: Streaming,
+    is_compressed: bool,
 ) -> Response {
     let initial = parameters.get("sendInitialEvents").is_some_and(|value| value == "true");
     if initial && streaming == Streaming::GateOff {
@@ -339,5 +349,33 @@ fn watch(
     // An empty chunk first, so that the head of the response does not wait for the first event.
     let begin = stream::iter([Ok::<String, Infallible>(String::new())])
         .map(|line| line.map_err(|never| match never {}));
-    ([(CONTENT_TYPE, "application/json")], Body::from_stream(begin.chain(lines))).into_response()
+    let mut response = ([(CONTENT_TYPE, "application/json")], ()).into_response();
+    let lines = begin.chain(lines);
+    // Watches without a list are never compressed.
+    *response.body_mut() = match initial && is_compressed {
+        true => {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            Body::from_stream(lines.map(move |line| line.map(|line| flushed(&mut encoder, line.as_bytes()))))
+        }
+        false => Body::from_stream(lines),
+    };
+    response
+}
+
+/// Compresses bytes so that the client can decompress them before others follow.
+fn flushed(encoder: &mut GzEncoder<Vec<u8>>, bytes: &[u8]) -> Vec<u8> {
+    encoder.write_all(bytes).and_then(|()| encoder.flush()).expect("memory can be written");
+    std::mem::take(encoder.get_mut())
+}
+
+/// Compresses the body of a response.
+async fn compressed(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.expect("the body is in memory");
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&body).expect("memory can be written");
+    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    head.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(head, Body::from(encoder.finish().expect("memory can be written")))
 }

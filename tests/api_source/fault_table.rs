@@ -85,6 +85,8 @@ fn responses() -> Vec<Row> {
 fn contents() -> Vec<Row> {
     let gzip = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 22\r\n\r\n\
         \x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
+    let not_gzip = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n{}\n";
+    let brotli = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\n{}\n";
     let status = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","code":500}"#;
     let nodes = r#"{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#;
     vec![
@@ -98,7 +100,10 @@ fn contents() -> Vec<Row> {
         server("a truncated list", Fault::text(200, TRUNCATED), ""),
         server("a truncated event", Fault::text(200, TRUNCATED_EVENT), ""),
         server("pages that repeat", Fault::text(200, REPEATING), ""),
-        bytes("gzip that was not requested", gzip, End::Close, ""),
+        bytes("gzip of an empty object", gzip, End::Close, ""),
+        bytes("gzip that ends too early", &gzip[..gzip.len() - 4], End::Close, ""),
+        bytes("text that is not gzip", not_gzip, End::Close, ""),
+        bytes("an encoding that was not requested", brotli, End::Close, "not requested"),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::source::{ListWatchOptions, Selection};
+use portcullis::source::{Access, ListWatchOptions, Selection};
 use portcullis_cluster::Kind;
 use serde_json::json;
 
@@ -25,6 +25,50 @@ async fn streaming_list_and_changes_use_one_connection() {
     let status = source.status();
     assert!(status.synced && status.error.is_none() && status.last_contact.is_some(), "{status:?}");
     assert_eq!((status.lists, status.failures, status.unreadable), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn compressed_lists_and_their_changes_are_read() {
+    for streaming in [Streaming::Supported, Streaming::GateOff] {
+        let server = server_with(&["a", "b", "c"]);
+        server.set_streaming(streaming);
+        server.compress();
+        let mut source = TestSource::services(&server).await;
+        source.expect(&["(Service", "+default/a", "+default/b", "+default/c", "Service)"]).await;
+        // Each change arrives although the response goes on.
+        server.apply(service("d", json!({})));
+        source.expect(&["+default/d"]).await;
+        server.delete("services", "default/a");
+        source.expect(&["-default/a"]).await;
+        let requests = server.requests(&[]);
+        assert!(requests.iter().all(|request| request.accept_encoding == "gzip"), "{requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn compression_is_not_requested_if_the_kubeconfig_disables_it() {
+    let server = server_with(&["a"]);
+    server.compress();
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let path = server.kubeconfig(folder.path(), "token");
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    let disabled = text.replace(r#""server":"#, r#""disable-compression":true,"server":"#);
+    std::fs::write(&path, disabled).expect("it can be written");
+    let access = Access { kubeconfig: Some(path), ..Access::default() };
+    let mut source = TestSource::with(access, vec![Selection::all(Kind::Service)], options()).await;
+    source.expect(&["(Service", "+default/a", "Service)"]).await;
+    let requests = server.requests(&[]);
+    assert!(requests.iter().all(|request| request.accept_encoding.is_empty()), "{requests:?}");
+}
+
+#[tokio::test]
+async fn first_list_waits_for_a_random_time() {
+    let server = server_with(&["a"]);
+    let jitter = ListWatchOptions { list_jitter: Duration::from_hours(10_000), ..options() };
+    let _waiting = TestSource::by(&server, vec![Selection::all(Kind::Service)], jitter).await;
+    let mut source = TestSource::services(&server).await;
+    source.expect(&["(Service", "+default/a", "Service)"]).await;
+    assert_eq!(server.requests(&[]).len(), 1, "only the source without a wait has listed");
 }
 
 #[tokio::test]

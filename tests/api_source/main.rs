@@ -36,6 +36,7 @@ fn options() -> ListWatchOptions {
         watch_duration: Duration::from_secs(60)..Duration::from_secs(61),
         initial_backoff: Duration::from_millis(20),
         max_backoff: Duration::from_millis(200),
+        list_jitter: Duration::ZERO,
     }
 }
 

@@ -169,6 +169,11 @@ const API_SERVER: &[Setting] = &[
         "Time after which render, diff, explain, policy, migrate and --once fail without a response from the API \
          server; must be greater than 0",
     ),
+    Setting::new(|s| FieldRef::Duration(&mut s.list_jitter)).toml("api-server.list-jitter").override_flag(
+        "list-jitter",
+        "Longest random wait before all objects are listed, at the start and when a watch cannot be continued, so that \
+         the nodes of a large cluster that restart together spread their lists; up to 2m; 0 lists without a wait at the start",
+    ),
     Setting::new(|s| FieldRef::Float(&mut s.client_connection.qps))
         .yaml("clientConnection.qps")
         .zero_is_default()

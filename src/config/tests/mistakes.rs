@@ -46,6 +46,8 @@ fn validation_rules() {
                 "--pod-network-cni-conf-dir: invalid value \"net.d\": expected an absolute path of a folder",
             ],
         ),
+        (&["--list-jitter=3m"], &["--list-jitter: invalid value 3m0s: expected a duration from 0 to 2m"]),
+        (&["--list-jitter=-1s"], &["--list-jitter: invalid value -1s: expected a duration from 0 to 2m"]),
         (
             &["--oom-score-adj=1001"],
             &["--oom-score-adj: invalid value 1001: expected a number from -1000 to 1000"],

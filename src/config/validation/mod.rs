@@ -24,6 +24,9 @@ use super::validated::{ApiServer, Config, Iptables, Nftables, Source};
 /// The only version whose hidden metrics may be requested: the minor version before v1.36.
 const PREVIOUS_VERSION: &str = "1.35";
 
+/// The longest value of `--list-jitter`. It is shorter than the time after which health reports the API server as silent.
+const MAX_LIST_JITTER: Duration = Duration::from_mins(2);
+
 const NOT_NEGATIVE: &str = "0 or more";
 
 /// Result of a validation. If there are errors, the configuration has placeholders for invalid values.
@@ -130,6 +133,7 @@ impl Validator<'_> {
             kubectl: None,
             master: non_empty(&self.settings.master),
             request_timeout: self.positive("api-server.request-timeout", self.settings.request_timeout),
+            list_jitter: self.list_jitter(),
         })
     }
 
@@ -184,6 +188,14 @@ impl Validator<'_> {
         u32::try_from(value).unwrap_or_else(|_| {
             self.reject(id, value, NOT_NEGATIVE);
             0
+        })
+    }
+
+    fn list_jitter(&mut self) -> Duration {
+        let value = self.settings.list_jitter;
+        value.to_std().filter(|jitter| *jitter <= MAX_LIST_JITTER).unwrap_or_else(|| {
+            self.reject("api-server.list-jitter", value, "a duration from 0 to 2m");
+            Duration::ZERO
         })
     }
 

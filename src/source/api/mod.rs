@@ -60,6 +60,8 @@ pub struct ListWatchOptions {
     pub initial_backoff: Duration,
     /// The longest wait. client-go has 30 s.
     pub max_backoff: Duration,
+    /// The longest random wait before a full list, at the start and when a watch cannot be continued.
+    pub list_jitter: Duration,
 }
 
 impl Default for ListWatchOptions {
@@ -71,6 +73,7 @@ impl Default for ListWatchOptions {
             watch_duration: Duration::from_mins(5)..Duration::from_mins(10),
             initial_backoff: Duration::from_millis(800),
             max_backoff: Duration::from_secs(30),
+            list_jitter: Duration::ZERO,
         }
     }
 }

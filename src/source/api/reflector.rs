@@ -26,10 +26,14 @@ use crate::source::source_health::SourceHealth;
 /// starts returns 404 until it has read its CustomResourceDefinitions; policies must not be removed for that.
 const UNSERVED_RESPONSES: u32 = 6;
 
+/// How many objects of a list are sent at once. Each batch is an iteration of the event loop.
+const LIST_BATCH: usize = 100;
+
 /// The largest number of pages of a list: 5 million objects in pages of 50.
 const MAX_PAGES: usize = 100_000;
 
-/// Sends the events of one kind into `sink` until its receiver is dropped. Invalid policies are reported to `recorder`.
+/// Sends the events of one kind into `sink` until its receiver is dropped. Invalid policies are reported to `recorder`. The first
+/// list begins after the time `first_list`.
 pub(in crate::source) async fn run(
     selection: Selection,
     connection: Arc<Connection>,
@@ -37,6 +41,7 @@ pub(in crate::source) async fn run(
     health: Arc<SourceHealth>,
     sink: mpsc::Sender<Vec<Event>>,
     recorder: EventRecorder,
+    first_list: Duration,
 ) {
     let reader = ObjectReader::new(selection.kind).with_events(recorder);
     let backoff = Backoff::new(options.initial_backoff, options.max_backoff);
@@ -56,6 +61,7 @@ pub(in crate::source) async fn run(
         client: 0,
     };
     let mut state = ListWatch::START;
+    tokio::time::sleep(first_list).await;
     loop {
         let start = Instant::now();
         let error = match reflector.step(&mut state).await {
@@ -152,9 +158,10 @@ impl Reflector {
             if has_progress {
                 self.health.record_contact(self.selection.kind);
             }
-            let pushed = page.push(bytes.as_ref());
-            self.send(std::mem::take(&mut page.events), page.take_invalid()).await?;
-            pushed?;
+            page.push(bytes.as_ref())?;
+            if page.events.len() >= LIST_BATCH {
+                self.send(std::mem::take(&mut page.events), page.take_invalid()).await?;
+            }
         }
         page.finish()
     }
@@ -210,10 +217,12 @@ impl Reflector {
                     self.backoff.reset();
                 }
             }
-            let sending = Instant::now();
-            self.send(std::mem::take(&mut watch.events), watch.take_invalid()).await?;
-            // Waiting for the receiver is no silence of the server.
-            last_event += sending.elapsed();
+            if watch.listed() || watch.events.len() >= LIST_BATCH {
+                let sending = Instant::now();
+                self.send(std::mem::take(&mut watch.events), watch.take_invalid()).await?;
+                // Waiting for the receiver is no silence of the server.
+                last_event += sending.elapsed();
+            }
             parsed?;
             if bytes?.is_none() {
                 break;
@@ -294,12 +303,10 @@ impl Reflector {
         let (next, immediately) = before.clone().after(&error, self.options.page_size);
         *state = next;
         self.report(&before, state, &error);
-        if immediately
-            || (matches!(before, ListWatch::Watch { .. })
-                && duration >= self.options.initial_backoff
-                && is_expected(&error))
-        {
-            return Ok(Duration::ZERO);
+        let is_watch = matches!(before, ListWatch::Watch { .. });
+        if immediately || (is_watch && duration >= self.options.initial_backoff && is_expected(&error)) {
+            let needs_list = is_watch && *state == ListWatch::START;
+            return Ok(if needs_list { self.list_wait() } else { Duration::ZERO });
         }
         let retry_after = match &error {
             RequestError::Rejected(status_error) => {
@@ -339,6 +346,11 @@ impl Reflector {
         }
         self.health.set_unserved(kind, true);
         Ok(wait)
+    }
+
+    /// Returns the wait before a list that replaces a watch. After a restart of the API server, all nodes may need one.
+    fn list_wait(&self) -> Duration {
+        self.options.initial_backoff.max(self.options.list_jitter).mul_f64(random())
     }
 
     fn report(&mut self, before: &ListWatch, next: &ListWatch, error: &RequestError) {
