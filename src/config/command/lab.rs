@@ -27,9 +27,9 @@ const VERBS: [(&str, &str, &[&str]); 11] = [
     (
         "run",
         "Create a cluster, connect to every Service, print the results, and delete it",
-        &["mode", "daemon", "junit", "output", "folder"],
+        &["mode", "pod-network", "daemon", "junit", "output", "folder"],
     ),
-    ("up", "Create a cluster, and keep it", &["name", "mode", "daemon", "folder"]),
+    ("up", "Create a cluster, and keep it", &["name", "mode", "pod-network", "daemon", "folder"]),
     ("list", "List the labs on this machine", &["output"]),
     ("apply", "Apply another version of the manifests to a running cluster", &["name", "folder"]),
     ("down", "Delete a running cluster", &["name"]),
@@ -59,6 +59,10 @@ fn argument(name: &'static str) -> Arg {
         "mode" => {
             argument.long(name).value_parser(["iptables", "ipvs", "nftables"]).help("Proxy mode of the nodes")
         }
+        "pod-network" => argument
+            .long(name)
+            .value_parser(["host-gw", "vxlan", "cross-subnet"])
+            .help("Pod network of the nodes, which connects the pods in place of the lab"),
         "daemon" => {
             argument.long(name).value_hint(ValueHint::ExecutablePath).help("Program that runs on every node")
         }
