@@ -138,8 +138,8 @@ fn rules(policy: &str) -> Vec<String> {
     chain.rules.iter().map(ToString::to_string).collect()
 }
 
-#[test]
-fn rejected_policies_are_found_and_all_others_are_enforced() {
+/// Runs a test in a network namespace, with a kernel that rejects [`BAD`] as long as the flag is set.
+fn inside_invalidating(test: impl FnOnce(&AtomicBool) + Send + 'static) {
     let is_active = Arc::new(AtomicBool::new(true));
     let active = Arc::clone(&is_active);
     let open =
@@ -147,64 +147,55 @@ fn rejected_policies_are_found_and_all_others_are_enforced() {
             let kernel = request.open_in_kernel().map_err(io::Error::other)?;
             Ok(Box::new(Invalidating { kernel, is_active: Arc::clone(&active) }))
         };
-    namespace::inside(move || {
-        with_transports(open, || {
-            let mut node = Node::new();
-            [2, 3, 5, 6]
-                .into_iter()
-                .for_each(|n| node.allow(&format!("p{n}"), if n == 3 { BAD } else { 80 }));
-            node.sync();
-            let found = node.found();
-            assert!(found.len() == 1 && found[0].0 == "NetworkPolicy x/p3", "{found:?}");
-            assert!(found[0].1.contains("a rule of chain policy-in-x/p3-"), "{found:?}");
-            assert_eq!((rules("p3").len(), rules("p2").len()), (0, 1), "it isolates its pods");
+    namespace::inside(move || with_transports(open, || test(&is_active)));
+}
 
-            // A policy with an accepted version keeps it, while others change.
-            [("p5", BAD), ("p6", 81)].into_iter().for_each(|(name, port)| node.allow(name, port));
-            node.sync();
-            assert_eq!(node.found().len(), 2);
-            assert!(rules("p5")[0].contains("80") && rules("p6")[0].contains("81"), "{:?}", rules("p6"));
+#[test]
+fn rejected_policies_are_found_and_all_others_are_enforced() {
+    inside_invalidating(|is_active| {
+        let mut node = Node::new();
+        [2, 3, 5, 6].into_iter().for_each(|n| node.allow(&format!("p{n}"), if n == 3 { BAD } else { 80 }));
+        node.sync();
+        let found = node.found();
+        assert!(found.len() == 1 && found[0].0 == "NetworkPolicy x/p3", "{found:?}");
+        assert!(found[0].1.contains("a rule of chain policy-in-x/p3-"), "{found:?}");
+        assert_eq!((rules("p3").len(), rules("p2").len()), (0, 1), "it isolates its pods");
 
-            is_active.store(false, Relaxed);
-            node.now += Duration::from_secs(31);
-            node.sync();
-            assert_eq!(node.found(), []);
-            assert!(["p3", "p5"].iter().all(|name| rules(name)[0].contains("6666")));
-        });
+        // A policy with an accepted version keeps it, while others change.
+        [("p5", BAD), ("p6", 81)].into_iter().for_each(|(name, port)| node.allow(name, port));
+        node.sync();
+        assert_eq!(node.found().len(), 2);
+        assert!(rules("p5")[0].contains("80") && rules("p6")[0].contains("81"), "{:?}", rules("p6"));
+
+        is_active.store(false, Relaxed);
+        node.now += Duration::from_secs(31);
+        node.sync();
+        assert_eq!(node.found(), []);
+        assert!(["p3", "p5"].iter().all(|name| rules(name)[0].contains("6666")));
     });
 }
 
 #[test]
 fn rejected_policy_of_many_is_found_and_all_others_are_enforced() {
-    let is_active = Arc::new(AtomicBool::new(true));
-    let active = Arc::clone(&is_active);
-    let open =
-        move |request: &portcullis_netlink::socket::OpenRequest<'_>| -> io::Result<Box<dyn Transport>> {
-            let kernel = request.open_in_kernel().map_err(io::Error::other)?;
-            Ok(Box::new(Invalidating { kernel, is_active: Arc::clone(&active) }))
+    inside_invalidating(|is_active| {
+        let mut node = Node::new();
+        // So many are evaluated by classes, whose chains have the rules of several policies.
+        (0..20).for_each(|n| node.allow(&format!("p{n}"), if n == 7 { BAD } else { 80 + 2 * n }));
+        node.sync();
+        let found = node.found();
+        assert!(found.len() == 1 && found[0].0 == "NetworkPolicy x/p7", "{found:?}");
+        let ports = || {
+            let table = kernel_table().expect("a table");
+            let (_, set) = table.sets.iter().find(|(name, _)| name.starts_with("ports-")).expect("a set");
+            set.element_lines().collect::<Vec<String>>()
         };
-    namespace::inside(move || {
-        with_transports(open, || {
-            let mut node = Node::new();
-            // So many are evaluated by classes, whose chains have the rules of several policies.
-            (0..20).for_each(|n| node.allow(&format!("p{n}"), if n == 7 { BAD } else { 80 + 2 * n }));
-            node.sync();
-            let found = node.found();
-            assert!(found.len() == 1 && found[0].0 == "NetworkPolicy x/p7", "{found:?}");
-            let ports = || {
-                let table = kernel_table().expect("a table");
-                let (_, set) = table.sets.iter().find(|(name, _)| name.starts_with("ports-")).expect("a set");
-                set.element_lines().collect::<Vec<String>>()
-            };
-            let expected: Vec<String> =
-                (0..20).filter(|n| *n != 7).map(|n| (80 + 2 * n).to_string()).collect();
-            assert_eq!(ports(), expected);
+        let expected: Vec<String> = (0..20).filter(|n| *n != 7).map(|n| (80 + 2 * n).to_string()).collect();
+        assert_eq!(ports(), expected);
 
-            is_active.store(false, Relaxed);
-            node.now += Duration::from_secs(31);
-            node.sync();
-            assert_eq!(node.found(), []);
-            assert_eq!(ports().len(), 20);
-        });
+        is_active.store(false, Relaxed);
+        node.now += Duration::from_secs(31);
+        node.sync();
+        assert_eq!(node.found(), []);
+        assert_eq!(ports().len(), 20);
     });
 }
