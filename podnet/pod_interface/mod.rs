@@ -43,7 +43,9 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portcullis_netlink::route::{InterfaceBatch, Link, LinkSettings, MacAddress, Rtnetlink, VethEnd};
+use portcullis_netlink::route::{
+    InterfaceBatch, Link, LinkSettings, MacAddress, RouteLookup, Rtnetlink, VethEnd,
+};
 
 use crate::Wiring;
 use crate::addresses::AttachmentKey;
@@ -211,6 +213,12 @@ impl PodInterface<'_> {
         let (mut pod, addresses) = self.add_pod_side(identity, peer, has_kernel_ipv6)?;
         host.change_interfaces(&mut batch)?;
         await_operational(&mut pod, self.key.interface()).map_err(|source| self.pod_error(source))?;
+        for address in self.addresses {
+            await_address(&mut pod, peer, address.addr());
+        }
+        if self.wiring == Wiring::Ptp && self.has_ipv6() {
+            await_address(host, link.index, ptp::GATEWAY_V6.into());
+        }
         if bridge.is_some() {
             await_operational(host, &link.name)?;
             self.announce(&mut pod, identity, peer)?;
@@ -268,6 +276,22 @@ fn await_operational(rtnetlink: &mut Rtnetlink, name: &str) -> portcullis_netlin
     }
     // It will be soon; the pod is not worse off than with plugins that do not wait.
     Ok(())
+}
+
+/// Waits until a link has an IPv6 address. Even without duplicate address detection, the kernel adds the route of an address, and joins
+/// its group of neighbour discovery, in the background. Until then, it does not answer.
+fn await_address(rtnetlink: &mut Rtnetlink, index: u32, address: IpAddr) {
+    if address.is_ipv4() {
+        return;
+    }
+    let lookup =
+        RouteLookup { destination: address, source: None, input: None, output: Some(index), mark: 0 };
+    for _ in 0..OPERATIONAL_ATTEMPTS {
+        if rtnetlink.look_up_route(&lookup).is_ok_and(|found| found.is_local()) {
+            return;
+        }
+        thread::sleep(OPERATIONAL_WAIT);
+    }
 }
 
 /// Checks that packets between pods of a bridge pass through the rules of Services and policies.

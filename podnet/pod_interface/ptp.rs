@@ -12,7 +12,7 @@ use crate::ROUTE_PROTOCOL;
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// The gateway of IPv6, which each interface of a pod has on the node.
-const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The prefix length of link-local addresses.
 const LINK_LOCAL: u8 = 64;

@@ -24,6 +24,8 @@ pub struct RouteLookup {
     pub source: Option<IpAddr>,
     /// The index of the interface that receives the packet; `None` for packets of this host.
     pub input: Option<u32>,
+    /// The index of the interface that must send the packet, or that has the destination if that is link-local.
+    pub output: Option<u32>,
     /// The packet mark.
     pub mark: u32,
 }
@@ -73,6 +75,9 @@ impl Rtnetlink {
             }
             if let Some(input) = lookup.input {
                 message.u32(libc::RTA_IIF, input);
+            }
+            if let Some(output) = lookup.output {
+                message.u32(libc::RTA_OIF, output);
             }
             if lookup.mark != 0 {
                 message.u32(RTA_MARK, lookup.mark);

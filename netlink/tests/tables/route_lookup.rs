@@ -60,6 +60,7 @@ fn routes_are_found_or_rejected_with_the_reason() {
                 destination: destination.parse::<IpAddr>().unwrap(),
                 source: Some(source.parse().unwrap()),
                 input: input.map(|name| index(name).unwrap()),
+                output: None,
                 mark: 0,
             };
             let found = routes.look_up_route(&lookup);

@@ -96,7 +96,13 @@ impl ThisNode {
     fn reverse_path(&self, source: IpAddr, input: u32) -> Option<String> {
         let name = self.name(Some(input));
         let mode = strictest("rp_filter", name);
-        let back = self.look_up(&RouteLookup { destination: source, source: None, input: None, mark: 0 });
+        let back = self.look_up(&RouteLookup {
+            destination: source,
+            source: None,
+            input: None,
+            output: None,
+            mark: 0,
+        });
         let way = match &back {
             Ok(route) if mode == 1 && route.output != Some(input) => {
                 format!("its way back is by {}", self.name(route.output))
@@ -125,8 +131,13 @@ impl Untraced for ThisNode {
         }
         let input = input.map(|input| self.routed_input(input));
         let is_received = input.is_some();
-        let lookup =
-            RouteLookup { destination, source: is_received.then_some(source), input, mark: step.mark };
+        let lookup = RouteLookup {
+            destination,
+            source: is_received.then_some(source),
+            input,
+            output: None,
+            mark: step.mark,
+        };
         let family = if destination.is_ipv4() { "ipv4" } else { "ipv6" };
         let name = self.name(input);
         match self.look_up(&lookup) {
