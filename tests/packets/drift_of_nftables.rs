@@ -47,14 +47,14 @@ const CHANGES: [Change; 38] = [
     ("a catch-all element in a verdict map", &["add element ip portcullis no-endpoint-services { * : drop }"]),
     ("a catch-all element in a map of endpoints", &["add element ip portcullis service-3 { * : 10.9.9.9 . 9 }"]),
     ("a catch-all element in a set of ranges", &["add element ip portcullis firewall-sources { * }"]),
-    ("a catch-all element in the session-affinity set", &["add element ip portcullis affinity { * }"]),
+    ("a catch-all element in the session-affinity map", &["add element ip portcullis affinity { * : 0x1 }"]),
     ("an element of ours goes to another chain", &["add chain ip portcullis mine", "add element ip portcullis no-endpoint-services { 10.96.3.3 . tcp . 80 : goto mine }"]),
     ("a map of another process jumps to our chains", &["add map ip portcullis mine { type ipv4_addr : verdict; elements = { 10.1.1.1 : jump services }; }"]),
     ("a set with counters", &["add set ip portcullis mine { type ipv4_addr; counter; }", "add counter ip portcullis mine"]),
     ("a base chain of another process", &["add chain ip portcullis mine { type filter hook input priority 0; policy drop; }"]),
     ("a base chain gets another priority", &["delete chain ip portcullis nat-prerouting", "add chain ip portcullis nat-prerouting { type nat hook prerouting priority -90; }", "add rule ip portcullis nat-prerouting jump services"]),
     ("a base chain gets another type", &["delete chain ip portcullis nat-output", "add chain ip portcullis nat-output { type route hook output priority 0; }"]),
-    ("the session-affinity set is deleted", &["flush table ip portcullis", "delete set ip portcullis affinity"]),
+    ("the session-affinity map is deleted", &["flush table ip portcullis", "delete map ip portcullis affinity"]),
 ];
 
 /// Time limit, for a busy machine and slow tools.
