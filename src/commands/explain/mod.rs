@@ -8,7 +8,7 @@
 //!
 //! Endpoints come from the [`Desired`] state of the node that routes the connection, verdicts from the compiled policies:
 //! the same values that are programmed into the kernel. With `--pod-network`, host ports, ways between nodes and masquerading come from
-//! [`PodNetworkLookup`].
+//! `PodNetworkLookup`.
 //!
 //! [`Desired`]: portcullis_cluster::desired::Desired
 
