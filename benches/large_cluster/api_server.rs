@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::cluster::{Cluster, Resource};
 
-/// How much of a list is written at once.
+/// The size of the pieces in which a list is written, in bytes.
 const WRITE_SIZE: usize = 64 << 10;
 
 /// Responses of this size are compressed, as by kube-apiserver.

@@ -18,7 +18,7 @@ pub(crate) const POLICIES: &str = portcullis_policy::table::TABLE;
 /// How many replacements are in progress at the same time.
 const CONCURRENT: usize = 50;
 
-/// Every so many pods get another label.
+/// One of this number of pods gets another label.
 const RELABELLED: usize = 4;
 
 /// A replacement, and its next step.

@@ -20,10 +20,10 @@ pub(crate) const CLUSTER_CIDR: &str = "10.0.0.0/8";
 /// The number of pods of a workload, and of endpoints of a Service.
 pub(crate) const REPLICAS: usize = 10;
 
-/// Every so many namespaces have a policy that allows connections from the whole cluster, so that the node needs all pod addresses.
+/// One of this number of namespaces has a policy that allows connections from the whole cluster, so that the node needs all pod addresses.
 const OPEN_NAMESPACES: usize = 10;
 
-/// How many namespaces have the same team.
+/// The number of namespaces with the same team.
 const TEAM: usize = 10;
 
 /// The resources that are served, with their paths.

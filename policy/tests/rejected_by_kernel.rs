@@ -179,7 +179,7 @@ fn rejected_policies_are_found_and_all_others_are_enforced() {
 fn rejected_policy_of_many_is_found_and_all_others_are_enforced() {
     inside_invalidating(|is_active| {
         let mut node = Node::new();
-        // So many are evaluated by classes, whose chains have the rules of several policies.
+        // A profile with 20 policies is evaluated by classes, whose chains have the rules of several policies.
         (0..20).for_each(|n| node.allow(&format!("p{n}"), if n == 7 { BAD } else { 80 + 2 * n }));
         node.sync();
         let found = node.found();

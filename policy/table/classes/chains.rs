@@ -17,7 +17,7 @@ use crate::table::options::PolicyOptions;
 use crate::table::rules::{allowed, denied};
 use crate::table::shared_sets::{self, UsedSets};
 
-/// So many ranges are rules; more are a set or map.
+/// The number of port ranges up to which each is a rule. More are a set or a map.
 const RANGES_IN_RULES: usize = 2;
 
 /// A rule that matches the peers of a class, by family in the order of [`Family::ALL`].

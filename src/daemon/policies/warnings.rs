@@ -40,7 +40,7 @@ impl Warnings {
         if over_limit > std::mem::replace(&mut self.over_limit, over_limit) {
             tracing::warn!(
                 profiles = over_limit,
-                "so many different peers match the policies of some pods that their rules are evaluated one by one; new \
+                "the policies of some pods have too many classes of peers; their rules are evaluated one by one, and new \
                  connections of these pods are slower"
             );
         }

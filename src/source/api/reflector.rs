@@ -26,7 +26,7 @@ use crate::source::source_health::SourceHealth;
 /// starts returns 404 until it has read its CustomResourceDefinitions; policies must not be removed for that.
 const UNSERVED_RESPONSES: u32 = 6;
 
-/// How many objects of a list are sent at once. Each batch is an iteration of the event loop.
+/// The number of objects of a list that are sent together. Each batch is an iteration of the event loop.
 const LIST_BATCH: usize = 100;
 
 /// The largest number of pages of a list: 5 million objects in pages of 50.
