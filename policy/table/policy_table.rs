@@ -155,7 +155,7 @@ impl PolicyTable {
         }
     }
 
-    /// Records that the kernel has accepted the table, and removes what is not used any longer ([`PendingRemovals`]). Returns
+    /// Records that the kernel has accepted the table, and removes what is not used any longer (`PendingRemovals`). Returns
     /// true if that must be written.
     pub fn accepted(&mut self) -> bool {
         self.is_accepted = true;
