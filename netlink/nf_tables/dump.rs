@@ -158,7 +158,7 @@ fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<U
     }
 }
 
-/// Reads the elements of a set, except those that [`Element`] cannot express.
+/// Reads the elements of a set, except those that [`Element`](super::Element) cannot express.
 ///
 /// # Errors
 /// As [`read`]; [`Error::Rejected`] with `ENOENT` if the set does not exist.
@@ -172,7 +172,7 @@ pub fn read_elements(
     read_all_elements(socket, family, table, set, spec).map(|(elements, _)| elements)
 }
 
-/// Reads the elements of a set, and the keys of those that [`Element`] cannot express, as `nft` would print them.
+/// Reads the elements of a set, and the keys of those that [`Element`](super::Element) cannot express, as `nft` would print them.
 fn read_all_elements(
     socket: &mut Socket,
     family: TableFamily,
