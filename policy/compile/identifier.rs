@@ -45,7 +45,12 @@ pub(super) fn identifier(prefix: &str, readable: &str, digest: &[u8; 16]) -> Str
         _ => '_',
     };
     let readable: String = readable.chars().map(allowed).take(READABLE).collect();
-    format!("{prefix}-{readable}-{}", BASE32_NOPAD.encode(&digest[..10]).to_lowercase())
+    format!("{prefix}-{readable}-{}", suffix(digest))
+}
+
+/// Returns the part of a name that makes it unique: 16 characters of a hash of at least 10 bytes.
+pub(crate) fn suffix(hash: &[u8]) -> String {
+    BASE32_NOPAD.encode(&hash[..10]).to_lowercase()
 }
 
 /// Truncates a text to the length of a comment, ending in `...`.

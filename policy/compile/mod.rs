@@ -42,6 +42,7 @@ pub use changes::{AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesCh
 pub use compiled_policies::{CompiledPolicies, LocalPod};
 pub use compiler::Compiler;
 pub use dirty_objects::DirtyPolicyObjects;
+pub(crate) use identifier::suffix;
 pub use named_port::NamedPortId;
 pub use peer_set::{NamespaceScope, PeerSelector, PeerSetId};
 pub use policy_id::{Direction, PolicyId, PolicyTier, RulesId};

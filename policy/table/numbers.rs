@@ -12,6 +12,8 @@
 
 use std::collections::HashSet;
 
+use sha2::{Digest, Sha256};
+
 /// The bit that all numbers of this table have, and no other priority: interfaces are numbered from 1, and the classes of
 /// traffic control that the kernel derives from the type of service end at 15.
 pub(super) const NUMBERED: u32 = 1 << 30;
@@ -40,6 +42,12 @@ pub(super) struct Numbers {
 impl Numbers {
     pub(super) fn new(kind: Numbered) -> Self {
         Numbers { kind, used: HashSet::new() }
+    }
+
+    /// Returns an unused number for an object with this name.
+    pub(super) fn take_for(&mut self, name: &str) -> u32 {
+        let hash = Sha256::digest(name);
+        self.take([hash[0], hash[1], hash[2], hash[3]])
     }
 
     /// Returns an unused number for a content with this digest.

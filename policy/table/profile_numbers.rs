@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::numbers::{Numbered, Numbers};
 use crate::compile::Profile;
 
@@ -37,8 +35,7 @@ impl ProfileNumbers {
         if let Some(number) = self.get(profile) {
             return number;
         }
-        let hash = Sha256::digest(profile.name().as_bytes());
-        let number = self.numbers.take([hash[0], hash[1], hash[2], hash[3]]);
+        let number = self.numbers.take_for(&profile.name());
         self.by_profile.insert(Arc::clone(profile), number);
         number
     }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use data_encoding::BASE32_NOPAD;
 use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 use sha2::{Digest, Sha256};
 
 use super::edit::SetEdit;
-use crate::compile::ReferenceCounts;
+use crate::compile::{ReferenceCounts, suffix};
 
 /// The sets that a chain's rules use, by name.
 pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
@@ -25,7 +24,7 @@ fn range_set(prefix: &str, data_type: DataType, ranges: Vec<(Key, Key)>, used: &
         hash.update(first.bytes());
         hash.update(last.bytes());
     }
-    let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+    let hash = suffix(&hash.finalize());
     let name: Arc<str> = format!("{prefix}-{hash}").into();
     let elements = ranges.into_iter().map(|(first, last)| (first, Element::range_to(last)));
     used.entry(Arc::clone(&name))

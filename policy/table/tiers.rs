@@ -1,13 +1,14 @@
 //! Chains of tiers: the ClusterNetworkPolicies of a tier in their order. A rule with action Pass returns from the chain,
 //! and so skips the rest of the tier.
 
-use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use super::edit::ChainWithSets;
 use super::options::PolicyOptions;
 use super::rules::chain_of_rules;
-use crate::compile::{CompiledPolicies, Direction, PolicyId, PolicyTier, Profile, ReferenceCounts, RulesId};
+use crate::compile::{
+    CompiledPolicies, Direction, PolicyId, PolicyTier, Profile, ReferenceCounts, RulesId, suffix,
+};
 
 /// A tier of a profile. Profiles with the same policies in a tier share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +33,7 @@ impl TierKey {
             hash.update((name.len() as u64).to_be_bytes());
             hash.update(name.as_bytes());
         }
-        let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+        let hash = suffix(&hash.finalize());
         format!("{}-{}-{hash}", self.tier.to_string().to_lowercase(), self.direction)
     }
 

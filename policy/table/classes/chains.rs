@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use data_encoding::BASE32_NOPAD;
 use portcullis_cluster::Protocol;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{Chain, DataType, Element, Field, Key, Rule, Set, SetSpec, Verdict};
 use sha2::{Digest, Sha256};
 
 use super::decisions::{DecidedRange, Decision, PROTOCOLS, Step, steps};
-use crate::compile::{Direction, PolicyRule, PolicyTier, RulesId};
+use crate::compile::{Direction, PolicyRule, PolicyTier, RulesId, suffix};
 use crate::table::edit::ChainWithSets;
 use crate::table::names::of_family;
 use crate::table::options::PolicyOptions;
@@ -72,7 +71,7 @@ fn content_chain(kind: &str, direction: Direction, rules: Vec<Rule>, sets: UsedS
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text.as_bytes());
     }
-    let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+    let hash = suffix(&hash.finalize());
     let name = format!("{kind}-{direction}-{hash}").into();
     ChainWithSets { name, chain: Chain::new(rules), sets, groups: BTreeMap::new() }
 }
@@ -162,7 +161,7 @@ impl TierRenderer<'_> {
             let element = Element { last: Some(Key::new().port(*last)), ..Element::verdict(verdict.clone()) };
             elements.push((Key::new().port(*first), element));
         }
-        let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+        let hash = suffix(&hash.finalize());
         let name: Arc<str> = format!("port-verdicts-{hash}").into();
         let spec = SetSpec::verdict_map(&[DataType::InetService]).with_intervals();
         self.sets.entry(Arc::clone(&name)).or_insert_with(|| Set::with_elements(spec, elements));

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use super::chains::ClassChains;
 use super::dispatch_key::DispatchKey;
 use super::dispatch_rules::DispatchRules;
+use crate::compile::suffix;
 use crate::table::edit::ChainWithSets;
 use crate::table::layouts::LayoutContext;
 use crate::table::peers::{GroupIndex, IdentityChanges};
@@ -215,7 +215,7 @@ impl Class {
         let mut hash = Sha256::new();
         hash.update(key.name());
         hash.update(if self.is_default { [0; 16] } else { digest });
-        let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+        let hash = suffix(&hash.finalize());
         self.chain = format!("class-{}-{hash}", key.profile.direction).into();
         if let Some(own) = self.rendered.first_mut() {
             own.name = Arc::clone(&self.chain);

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{Chain, DataType, Element, Key, Rule, Set, SetSpec, Verdict};
-use sha2::{Digest, Sha256};
 
 use self::dispatch::{Class, Dispatch};
 use super::edit::{ChainWithSets, ElementEdit, SetEdit, TableEdit, TableEdits};
@@ -183,10 +182,7 @@ impl Classes {
     /// Adds or replaces the chain of a class, and the chains to which it jumps.
     fn put_chains(&mut self, class: &Class, edits: &mut TableEdits) {
         let (numbers, chain) = (&mut self.numbers, &class.chain);
-        self.by_chain.entry(Arc::clone(chain)).or_insert_with(|| {
-            let hash = Sha256::digest(chain.as_bytes());
-            numbers.take([hash[0], hash[1], hash[2], hash[3]])
-        });
+        self.by_chain.entry(Arc::clone(chain)).or_insert_with(|| numbers.take_for(chain));
         class.parts.iter().for_each(|part| self.parts.add(part));
         edits.edits.extend(class.rendered.iter().cloned().map(TableEdit::PutChain));
     }
