@@ -49,6 +49,11 @@ impl TableEdits {
         self.edits.push(TableEdit::Set(edit));
     }
 
+    /// Adds a change of an element; `None` removes it.
+    pub(super) fn element(&mut self, set: &Arc<str>, key: Key, element: Option<Element>) {
+        self.set(SetEdit::Element(ElementEdit { set: Arc::clone(set), key, element }));
+    }
+
     /// Adds an element to be removed later.
     pub(super) fn retire(&mut self, set: Arc<str>, key: Key) {
         self.retired.push((set, key));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 
-use super::edit::{ElementEdit, SetEdit, TableEdits};
+use super::edit::{SetEdit, TableEdits};
 use super::peers::{IdentityChanges, PeerGroup, Peers};
 use crate::compile::ReferenceCounts;
 
@@ -29,8 +29,13 @@ impl GroupSets {
             true => self.of_chain.remove(chain),
             false => self.of_chain.insert(Arc::clone(chain), groups),
         };
-        before.into_iter().flatten().for_each(|group| self.counts.remove(&group));
         self.comments.extend(used);
+        for group in before.into_iter().flatten() {
+            self.counts.remove(&group);
+            if !self.counts.contains(&group) {
+                self.comments.remove(&group);
+            }
+        }
     }
 
     /// Returns the changes of the sets since the last call.
@@ -40,11 +45,8 @@ impl GroupSets {
         for (identity, groups) in &identities.created {
             for group in groups.iter().filter_map(|group| peers.group(*group)) {
                 if self.counts.contains(group) && added.binary_search(group).is_err() {
-                    edits.set(SetEdit::Element(ElementEdit {
-                        set: group.set_name().into(),
-                        key: Key::new().number(*identity),
-                        element: Some(Element::new()),
-                    }));
+                    let key = Key::new().number(*identity);
+                    edits.element(&group.set_name().into(), key, Some(Element::new()));
                 }
             }
         }
@@ -58,11 +60,7 @@ impl GroupSets {
         if !added.is_empty() {
             self.add(&added, peers, &mut edits);
         }
-        for group in removed {
-            self.comments.remove(&group);
-            edits.set(SetEdit::Remove(group.set_name().into()));
-        }
-        self.comments.retain(|group, _| self.counts.contains(group));
+        removed.iter().for_each(|group| edits.set(SetEdit::Remove(group.set_name().into())));
         edits
     }
 

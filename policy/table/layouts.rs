@@ -15,7 +15,9 @@ use super::peers::{IdentityChanges, Peers};
 use super::profile_chain::{has_node_chain, profile_chains};
 use super::rules::policy_chain;
 use super::tiers::Tiers;
-use crate::compile::{CompiledPolicies, PolicyChanges, PolicyId, Profile, ReferenceCounts, RulesId};
+use crate::compile::{
+    CompiledPolicies, Direction, PolicyChanges, PolicyId, Profile, ReferenceCounts, RulesId,
+};
 
 /// The layout of a profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,13 +72,16 @@ pub(super) struct Layouts {
 impl Layouts {
     /// Returns what changes of compiled policies affect.
     pub(super) fn changed(changes: &PolicyChanges, compiled: &CompiledPolicies) -> Changed {
-        let rules: BTreeSet<RulesId> = changes.rules.iter().map(|change| change.id.clone()).collect();
         let mut profiles: BTreeSet<Arc<Profile>> = changes.profiles_added.iter().cloned().collect();
-        if !rules.is_empty() {
-            let is_changed = |profile: &&Arc<Profile>| profile.rules().any(|id| rules.contains(&id));
+        let ids = changes.rules.iter().map(|change| &change.id);
+        let policies: BTreeSet<(Direction, &PolicyId)> = ids.map(|id| (id.direction, &id.policy)).collect();
+        if !policies.is_empty() {
+            let is_changed = |profile: &&Arc<Profile>| {
+                profile.policies().any(|policy| policies.contains(&(profile.direction, policy)))
+            };
             profiles.extend(compiled.profiles().filter(is_changed).cloned());
         }
-        Changed { rules, profiles }
+        Changed { rules: changes.rules.iter().map(|change| change.id.clone()).collect(), profiles }
     }
 
     /// Updates the chains of profiles.
@@ -94,8 +99,21 @@ impl Layouts {
         for profile in &changed.profiles {
             self.put(profile, context, edits);
         }
+        if !identities.is_empty() {
+            self.change_identities(identities, context, edits);
+        }
+        self.classes.remove_unused(edits);
+        self.update_chains(&changed.rules, context, edits);
+    }
+
+    /// Updates the classes for changed identities, and the layouts of profiles that have too many classes now, or not any longer.
+    fn change_identities(
+        &mut self,
+        identities: &IdentityChanges,
+        context: &LayoutContext<'_>,
+        edits: &mut TableEdits,
+    ) {
         self.classes.change_identities(identities, context, edits);
-        // The number of classes depends on the identities, too.
         let is_beyond = |profile: &Arc<Profile>| {
             DispatchKey::of(profile).iter().any(|key| self.classes.exceeds_limit(key))
         };
@@ -107,8 +125,6 @@ impl Layouts {
         for profile in beyond {
             self.put(&profile, context, edits);
         }
-        self.classes.remove_unused(edits);
-        self.update_chains(&changed.rules, context, edits);
     }
 
     /// Returns the numbers of profiles by their evaluation, and of classes. Identities are not counted.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use portcullis_netlink::nf_tables::{Chain, DataType, Element, Key, Rule, Set, SetSpec, Verdict};
 
 use self::dispatch::{Class, Dispatch};
-use super::edit::{ChainWithSets, ElementEdit, SetEdit, TableEdit, TableEdits};
+use super::edit::{ChainWithSets, SetEdit, TableEdit, TableEdits};
 use super::layouts::LayoutContext;
 use super::numbers::{Numbered, Numbers};
 use super::peers::IdentityChanges;
@@ -86,27 +86,26 @@ impl Classes {
         let old_classes: BTreeMap<&Arc<str>, &Arc<str>> =
             old.classes.iter().map(|(content, class)| (&class.chain, content)).collect();
         for (content, class) in &dispatch.classes {
-            let is_known = old_classes.contains_key(&class.chain);
-            if old_classes.get(&class.chain) != Some(&content) {
+            let old_content = old_classes.get(&class.chain);
+            class.parts.iter().for_each(|part| self.parts.add(part));
+            if old_content != Some(&content) {
                 self.put_chains(class, edits);
-            } else {
-                class.parts.iter().for_each(|part| self.parts.add(part));
             }
-            if !is_known && !class.is_default {
-                edits.set(self.verdict(&verdicts, &class.chain));
+            if old_content.is_none() && !class.is_default {
+                self.put_verdict(&verdicts, &class.chain, edits);
             }
         }
         let old_numbers = old.numbers(&self.by_chain);
         let new_numbers = dispatch.numbers(&self.by_chain);
         for (identity, number) in &new_numbers {
             if old_numbers.get(identity) != Some(number) {
-                edits.set(element(&map, *identity, *number));
+                put_identity(&map, *identity, *number, edits);
             }
         }
         for identity in old_numbers.keys().filter(|identity| !new_numbers.contains_key(identity)) {
             match context.peers.groups_of(*identity) {
                 [] => edits.retire(Arc::clone(&map), Key::new().number(*identity)),
-                _ => edits.set(SetEdit::Element(removal(&map, *identity))),
+                _ => edits.element(&map, Key::new().number(*identity), None),
             }
         }
         let used: BTreeSet<&Arc<str>> = dispatch.classes.values().map(|class| &class.chain).collect();
@@ -157,11 +156,12 @@ impl Classes {
             }
             let (map, verdicts): (Arc<str>, Arc<str>) = (key.name().into(), key.verdicts().into());
             for class in &change.added {
+                class.parts.iter().for_each(|part| self.parts.add(part));
                 self.put_chains(class, edits);
-                edits.set(self.verdict(&verdicts, &class.chain));
+                self.put_verdict(&verdicts, &class.chain, edits);
             }
             for (identity, chain) in &change.joined {
-                edits.set(element(&map, *identity, self.number(chain)));
+                put_identity(&map, *identity, self.number(chain), edits);
             }
             for identity in &change.left {
                 edits.retire(Arc::clone(&map), Key::new().number(*identity));
@@ -183,7 +183,6 @@ impl Classes {
     fn put_chains(&mut self, class: &Class, edits: &mut TableEdits) {
         let (numbers, chain) = (&mut self.numbers, &class.chain);
         self.by_chain.entry(Arc::clone(chain)).or_insert_with(|| numbers.take_for(chain));
-        class.parts.iter().for_each(|part| self.parts.add(part));
         edits.edits.extend(class.rendered.iter().cloned().map(TableEdit::PutChain));
     }
 
@@ -201,20 +200,14 @@ impl Classes {
         self.by_chain.get(chain).copied().unwrap_or_default()
     }
 
-    /// Returns the element of a class in the map of verdicts.
-    fn verdict(&self, map: &Arc<str>, chain: &Arc<str>) -> SetEdit {
-        let key = Key::new().number(self.number(chain));
-        let element = Some(Element::verdict(Verdict::goto(&**chain)));
-        SetEdit::Element(ElementEdit { set: Arc::clone(map), key, element })
+    /// Adds the element of a class to the map of verdicts.
+    fn put_verdict(&self, map: &Arc<str>, chain: &Arc<str>, edits: &mut TableEdits) {
+        let verdict = Element::verdict(Verdict::goto(&**chain));
+        edits.element(map, Key::new().number(self.number(chain)), Some(verdict));
     }
 }
 
-/// Returns the element of an identity in the map of classes.
-fn element(map: &Arc<str>, identity: u32, class: u32) -> SetEdit {
-    let element = Some(Element::value(Key::new().number(class)));
-    SetEdit::Element(ElementEdit { set: Arc::clone(map), key: Key::new().number(identity), element })
-}
-
-fn removal(map: &Arc<str>, number: u32) -> ElementEdit {
-    ElementEdit { set: Arc::clone(map), key: Key::new().number(number), element: None }
+/// Adds the element of an identity to the map of classes.
+fn put_identity(map: &Arc<str>, identity: u32, class: u32, edits: &mut TableEdits) {
+    edits.element(map, Key::new().number(identity), Some(Element::value(Key::new().number(class))));
 }

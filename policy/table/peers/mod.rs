@@ -26,7 +26,7 @@ use self::groups::Groups;
 use self::identities::Identities;
 use self::memberships::{Membership, Memberships};
 use self::range_map::{Range, RangeChange, RangeMap};
-use super::edit::{ElementEdit, SetEdit, TableEdits};
+use super::edit::TableEdits;
 use super::names::{PEER_RANGES, PEERS, of_family};
 use crate::compile::{
     AddressRanges, BlocksId, PolicyChanges, PolicyRule, ReferenceCounts, RulesChange, RulesId, SetUpdate,
@@ -47,6 +47,8 @@ pub(super) struct Peers {
     ranges: [RangeMap; 2],
     /// The number of rules with each list of ranges.
     blocks: ReferenceCounts<BlocksId>,
+    /// The last changes deleted identities, whose memberships may have become unused since.
+    has_deleted: bool,
 }
 
 /// A member of peer sets.
@@ -67,6 +69,13 @@ pub(super) struct IdentityChanges {
     pub(super) deleted: Vec<(u32, Membership)>,
 }
 
+impl IdentityChanges {
+    /// Returns true if nothing changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.deleted.is_empty()
+    }
+}
+
 impl Default for Peers {
     fn default() -> Self {
         let mut memberships = Memberships::default();
@@ -78,6 +87,7 @@ impl Default for Peers {
             members: BTreeMap::new(),
             ranges,
             blocks: ReferenceCounts::new(),
+            has_deleted: false,
         }
     }
 }
@@ -85,14 +95,19 @@ impl Default for Peers {
 impl Peers {
     /// Applies changes of compiled policies.
     pub(super) fn apply(&mut self, changes: &PolicyChanges, edits: &mut TableEdits) -> IdentityChanges {
+        // Most changes are pods with known groups, for which all memberships need not be looked through.
+        if self.has_deleted {
+            self.memberships.remove_unused();
+        }
         let mut dirty = self.change_sets(changes);
         self.change_ranges(changes, &mut dirty, edits);
         for (address, delta) in dirty {
             self.update_member(address, &delta, edits);
         }
         self.groups.remove_unused();
-        self.memberships.remove_unused();
-        self.identities.take_changes()
+        let changes = self.identities.take_changes();
+        self.has_deleted = !changes.deleted.is_empty();
+        changes
     }
 
     /// Returns the index of a group; `None` if no rule matches it.
@@ -255,12 +270,9 @@ impl Peers {
     ) {
         let set: Arc<str> = of_family(PEER_RANGES, family).into();
         let key = |number| Key::from(address(family, number));
-        let mut edit = |first: u128, element| {
-            let edit = ElementEdit { set: Arc::clone(&set), key: key(first), element };
-            edits.set(SetEdit::Element(edit));
-        };
-        for (first, (last, membership)) in after {
-            if before.get(first) != Some(&(*last, Arc::clone(membership))) {
+        let mut edit = |first: u128, element| edits.element(&set, key(first), element);
+        for (first, piece @ (last, membership)) in after {
+            if before.get(first) != Some(piece) {
                 let identity = self.identities.take(membership, &self.groups);
                 let element = Element::value(Key::new().number(identity));
                 edit(*first, Some(Element { last: Some(key(*last)), ..element }));
@@ -283,18 +295,14 @@ impl Peers {
         let groups = memberships::changed(groups, &delta.added, &delta.removed);
         let (family, number) = (Family::from_address(address), number_of(address));
         let at = usize::from(family == Family::V6);
-        let set: Arc<str> = of_family(PEERS, family).into();
-        let mut edit = |element| {
-            let edit = ElementEdit { set: Arc::clone(&set), key: Key::from(address), element };
-            edits.set(SetEdit::Element(edit));
-        };
         let identity = (!groups.is_empty()).then(|| {
             let all = memberships::union(&groups, self.ranges[at].at(number));
             let all = self.memberships.shared(&all);
             self.identities.take(&all, &self.groups)
         });
         if before.as_ref().map(|member| member.identity) != identity {
-            edit(identity.map(|identity| Element::value(Key::new().number(identity))));
+            let element = identity.map(|identity| Element::value(Key::new().number(identity)));
+            edits.element(&of_family(PEERS, family).into(), Key::from(address), element);
         }
         if let Some(before) = before {
             self.identities.release_number(before.identity);
