@@ -116,7 +116,7 @@ struct Megabytes(Memory);
 
 impl fmt::Display for Megabytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Memory { resident, peak_resident, anonymous } = self.0;
+        let Memory { resident, peak_resident, anonymous, .. } = self.0;
         write!(f, "{resident:.1} MB, {anonymous:.1} MB of it anonymous; peak {peak_resident:.1} MB")
     }
 }

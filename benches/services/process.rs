@@ -42,6 +42,8 @@ pub(crate) struct Memory {
     pub(crate) peak_resident: f64,
     /// Present anonymous memory: heap and stacks, without code and files.
     pub(crate) anonymous: f64,
+    /// Present resident memory of code and files, which processes share.
+    pub(crate) file: f64,
 }
 
 /// Returns the memory of a process.
@@ -53,7 +55,12 @@ pub(crate) fn memory(pid: u32) -> Memory {
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024.0 / 1e6
     };
-    Memory { resident: field("VmRSS:"), peak_resident: field("VmHWM:"), anonymous: field("RssAnon:") }
+    Memory {
+        resident: field("VmRSS:"),
+        peak_resident: field("VmHWM:"),
+        anonymous: field("RssAnon:"),
+        file: field("RssFile:"),
+    }
 }
 
 /// Waits for a child and returns its CPU time.
@@ -71,9 +78,19 @@ pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus
 
 /// Returns the CPU time of this thread so far, user and system.
 pub(crate) fn of_this_thread() -> Duration {
+    read_clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Returns the CPU time of this process so far, user and system. The kernel charges it with the packets that it sends, up to
+/// their receiver.
+pub(crate) fn of_this_process() -> Duration {
+    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn read_clock(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live value.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    let status = unsafe { libc::clock_gettime(clock, &mut time) };
     assert_eq!(status, 0, "cannot tell: {}", std::io::Error::last_os_error());
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -63,9 +63,9 @@ impl Samples {
 
 /// Returns the rate that `load` measures, and the processor time of each unit in seconds.
 fn measured(load: impl FnOnce() -> f64) -> (f64, f64) {
-    let before = process::own_time();
+    let before = process::of_this_process();
     let rate = load();
-    (rate, (process::own_time() - before).as_secs_f64() / (rate * TIME.as_secs_f64()))
+    (rate, (process::of_this_process() - before).as_secs_f64() / (rate * TIME.as_secs_f64()))
 }
 
 pub(crate) fn median(samples: &mut [f64]) -> f64 {

@@ -12,6 +12,8 @@ mod contender;
 mod daemon;
 mod load;
 mod node;
+#[allow(dead_code, reason = "other benchmarks use the rest of it")]
+#[path = "../../../benches/services/process.rs"]
 mod process;
 mod traffic;
 
