@@ -171,6 +171,6 @@ mod tests {
         // Measured: 10 s for 78,000 rules of one chain.
         assert!((10_000_000..14_000_000).contains(&cost(&[chain(78_000)])), "{}", cost(&[chain(78_000)]));
         assert!(cost(&vec![chain(2); 39_000]) < 3_000_000);
-        assert!(cost(&vec![chain(3); 50]) < 5 * CHAIN_COST, "a small node is read at once");
+        assert!(cost(&vec![chain(3); 50]) < 5 * CHAIN_COST, "the table of a small node is read as a whole");
     }
 }

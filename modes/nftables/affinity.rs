@@ -272,7 +272,7 @@ pub(super) fn update_chain_name(key: FrontendKey, timeout_seconds: u32) -> Strin
     format!("{}-{timeout_seconds}", key.affinity_updates())
 }
 
-/// Returns the element that leads to this chain.
+/// Returns the element of the verdict map by which packets go to the chain of this timeout.
 pub(super) fn update_element(key: FrontendKey, timeout_seconds: u32) -> (Key, Element) {
     let chain = update_chain_name(key, timeout_seconds);
     (Key::new().number(timeout_seconds), Element::verdict(Verdict::goto(chain)))

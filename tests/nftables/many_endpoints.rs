@@ -155,7 +155,7 @@ fn numbers_of_the_deepest_tree() -> impl Iterator<Item = u16> {
     std::iter::once(511).chain((0..9).map(|bit| 511 ^ (1 << bit)))
 }
 
-/// Returns a Service with so many endpoints, on the numbered address and node port. Internal clients of its external frontends
+/// Returns a Service with this number of endpoints, on the numbered address and node port. Internal clients of its external frontends
 /// use another map than external ones.
 fn large_service(number: usize, endpoints: u16) -> [(Kind, serde_json::Value); 2] {
     let name = format!("large-{number}");

@@ -27,7 +27,7 @@ pub const NODE_PORTS: [u16; 2] = [30_001, 30_002];
 pub struct RandomService {
     /// Bit n stands for endpoint n, which is on this node if n is even.
     pub endpoints: u8,
-    /// The number of more endpoints, on another node: with so many, the map of a Service is found by a tree.
+    /// The number of additional endpoints, on another node. Maps of Services with more than 10 endpoints are found by a tree.
     pub more: u8,
     pub external: Option<usize>,
     pub node_port: Option<usize>,

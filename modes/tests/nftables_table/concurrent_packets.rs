@@ -124,7 +124,7 @@ fn packets_that_were_lost_once_find_an_endpoint() {
     let many = |more| Some(RandomService { endpoints: 0b1, more, ..RandomService::default() });
     let rows: [(&str, Vec<Step>); 6] = [
         (
-            "a Service gets so many endpoints that its map is found by the tree, then other numbers",
+            "a Service gets more than 10 endpoints, whose map is found by the tree, then other numbers",
             [many(1), many(10), many(15), many(31), many(2)].map(|service| (vec![(0, service)], 0)).into(),
         ),
         (

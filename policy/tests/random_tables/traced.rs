@@ -60,7 +60,7 @@ impl Node {
         node.is_some_and(|node| node.ips().any(|ip| ip == address))
     }
 
-    /// Checks the effects of all tables on a packet. `scratch` has the options of the first one, and was built at once.
+    /// Checks the effects of all tables on a packet. `scratch` has the options of the first one, and was built from scratch.
     fn check(
         &self,
         cluster: &Cluster,
