@@ -55,6 +55,8 @@ pub(super) struct Execution<'a> {
     pub(super) plan: &'a Plan,
     /// The Services that are not written: rejected, or left to the search of the next syncs.
     pub(super) rejected: BTreeSet<NamespacedName>,
+    /// The indices of Services that were found to be the cause of a rejection, and are tried once more before they are isolated.
+    pub(super) suspects: BTreeSet<usize>,
     /// The time that the search for rejected Services has taken.
     pub(super) search_time: Duration,
     /// The number of Services that are written.
@@ -168,6 +170,7 @@ impl IptablesFamilyProxier {
         let mut execution = Execution {
             plan,
             rejected: BTreeSet::new(),
+            suspects: BTreeSet::new(),
             search_time: Duration::ZERO,
             written: 0,
             now,

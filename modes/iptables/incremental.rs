@@ -77,12 +77,17 @@ impl IptablesFamilyProxier {
                 self.search.push(batch);
                 return Ok(());
             }
-            match self.write_changes(&batch, desired, large, counts)? {
+            let mut outcome = self.write_changes(&batch, desired, large, counts)?;
+            if let (WriteOutcome::Rejected(restore, _), [_]) = (&outcome, &*batch) {
+                self.check_accepts_rules(restore.tables())?;
+                // If all rules were rejected before, they may be accepted since.
+                outcome = self.write_changes(&batch, desired, large, counts)?;
+            }
+            match outcome {
                 WriteOutcome::Written => {}
                 WriteOutcome::Rejected(restore, error) => {
                     let named = error.rejected_line().and_then(|line| restore.owner_of(line));
                     if let Some(rejected) = self.search.reject(batch, named) {
-                        self.check_accepts_rules(restore.tables())?;
                         self.isolations.add(&rejected, &error, now);
                         self.pending.remove(&rejected);
                     }

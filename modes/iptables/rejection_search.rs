@@ -7,6 +7,9 @@
 //!                     ├ one kind ──────────────────► both halves
 //!                     └ one Service ───────────────► it is isolated
 //! ```
+//! A Service that is found is tried once more before it is isolated: the reason for the rejection may have ended. With the legacy tool
+//! this is done only for the first one.
+//!
 //! With the legacy tool each restore writes the whole table again, and no Service is served before its batch is accepted, so large
 //! batches come first.
 
@@ -19,6 +22,7 @@ use super::bulk::{Execution, KeptServices, Rejection, RestoreParts};
 use super::chain::Table;
 use super::error::ToolError;
 use super::family_proxier::IptablesFamilyProxier;
+use super::kernel::{Flavour, IptablesKernel};
 use super::rule_kinds::RuleKinds;
 
 /// The time for which one bulk write searches for rejected Services. Longer than that of an incremental write: with the legacy tool,
@@ -142,7 +146,8 @@ impl IptablesFamilyProxier {
             return Ok(());
         };
         // The rest must be accepted without this Service; otherwise it is not the cause.
-        if !std::mem::replace(&mut execution.accepts_rules, true) {
+        let is_first = !std::mem::replace(&mut execution.accepts_rules, true);
+        if is_first {
             self.check_accepts_rules([Table::Nat, Table::Filter])?;
         }
         let rest = batch.iter().copied().filter(|i| *i != service);
@@ -151,6 +156,11 @@ impl IptablesFamilyProxier {
         let is_last = same.is_empty() && others.is_empty();
         bisect.push(others);
         bisect.push_last(same);
+        let is_confirmed = !is_first && self.kernel.flavour() == Flavour::Legacy;
+        if !is_confirmed && execution.suspects.insert(service) {
+            bisect.push_last(vec![service]);
+            return Ok(());
+        }
         execution.rejected.insert(execution.plan.services[service].name.clone());
         if is_last {
             self.write_parts(execution, RestoreParts { services: Vec::new(), ..part.clone() })?;

@@ -5,8 +5,11 @@
 //!    no ──► no policy is the cause: the sync fails, and the kernel keeps its last rules
 //!    yes ─► batch by batch, one in each sync: accepted ─► enforced
 //!                                             rejected ─► hold it back ─► again: the table without it?
-//!                                                           yes ─► its halves are next; a single one is rejected
+//!                                                           yes ─► its halves are next; a single one is tried once more
 //! ```
+//! A policy is the cause if the kernel rejects it twice, and accepts the table without it each time. After one rejection, the reason may
+//! have ended before the table without the policy was tried.
+//!
 //! Each sync tries one batch, so the search delays no other change. A policy that is held back never allows more: its last
 //! accepted rules apply, or it isolates its pods.
 
@@ -27,6 +30,8 @@ pub struct RejectedPolicies {
     suspects: Vec<RulesId>,
     /// The rejection of the suspects.
     reason: String,
+    /// A policy that was found to be the cause once.
+    found_once: Option<RulesId>,
     rejected: RejectedObjects<RulesId>,
 }
 
@@ -37,6 +42,7 @@ impl Default for RejectedPolicies {
             tried: Vec::new(),
             suspects: Vec::new(),
             reason: String::new(),
+            found_once: None,
             rejected: RejectedObjects::default(),
         }
     }
@@ -57,6 +63,7 @@ impl RejectedPolicies {
         // Changed policies are not held back any more.
         self.rejected.retain(|id| compiler.is_held_back(id));
         self.pending.retain(|id| compiler.is_held_back(id));
+        self.found_once = self.found_once.take().filter(|id| compiler.is_held_back(id));
         let due = self.rejected.due(now);
         let due: Vec<RulesId> = due.into_iter().filter(|id| !self.is_in_search(id)).collect();
         self.pending.push(due);
@@ -91,7 +98,12 @@ impl RejectedPolicies {
             self.pending.push_last(suspects);
             return None;
         }
+        self.found_once = self.found_once.take().filter(|id| compiler.is_held_back(id));
         let found = self.pending.reject(suspects, None)?;
+        if self.found_once.replace(found.clone()).as_ref() != Some(&found) {
+            self.pending.push(vec![found]);
+            return None;
+        }
         self.rejected.add(&found, std::mem::take(&mut self.reason), now);
         Some(found)
     }

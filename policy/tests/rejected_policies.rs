@@ -27,6 +27,8 @@ struct Node {
     rejected_ports: BTreeSet<u16>,
     /// It rejects all tables.
     rejects_all: bool,
+    /// The number of next tables that it rejects.
+    rejects_next: usize,
     /// The ports of each policy in the kernel.
     kernel: BTreeMap<RulesId, Vec<u16>>,
     was_committed: bool,
@@ -62,6 +64,7 @@ impl Node {
             rejected: RejectedPolicies::default(),
             rejected_ports: BTreeSet::new(),
             rejects_all: false,
+            rejects_next: 0,
             kernel: BTreeMap::new(),
             was_committed: false,
             now: Instant::now(),
@@ -91,7 +94,9 @@ impl Node {
         self.compiler.update(&self.cluster.index, touched);
         let table = ports(self.compiler.compiled());
         let has_rejected = table.values().flatten().any(|port| self.rejected_ports.contains(port));
-        if has_rejected || self.rejects_all {
+        let rejects_any = self.rejects_all || self.rejects_next > 0;
+        self.rejects_next = self.rejects_next.saturating_sub(1);
+        if has_rejected || rejects_any {
             return match self.rejected.rejected(&mut self.compiler, "no".to_owned()) {
                 SearchStep::HeldBack => Ok(true),
                 SearchStep::NoPolicy => Err(()),
@@ -134,6 +139,26 @@ fn name(id: &RulesId) -> String {
 }
 
 const BAD: u16 = 666;
+
+/// The kernel rejects everything for a while. Whenever that ends, also in the middle of the search, no policy is found.
+#[test]
+fn rejections_that_end_during_the_search_find_no_policy() {
+    for policies in [1, 3] {
+        for rejections in 1..9 {
+            let mut node = Node::new();
+            (0..policies).for_each(|n| node.allow(n, 80, "a"));
+            node.sync_all().unwrap();
+            (0..policies).for_each(|n| node.allow(n, 81, "a"));
+            node.rejects_next = rejections;
+            // A sync that fails without a cause is retried.
+            while node.sync_all().is_err() {}
+            assert_eq!(node.found(), Vec::<String>::new(), "{policies} policies, {rejections} rejections");
+            for n in 0..policies {
+                assert_eq!(node.kernel_ports(&format!("p{n:03}")), Some(&[81][..]), "{policies}, {rejections}");
+            }
+        }
+    }
+}
 
 #[test]
 fn rejected_policy_keeps_its_last_rules_and_all_others_are_enforced() {

@@ -41,6 +41,8 @@ pub struct State {
     pub rejects_all: bool,
     /// All restores are rejected.
     pub out_of_memory: bool,
+    /// The number of next restores that are rejected, whatever their rules are.
+    pub out_of_memory_for: usize,
     /// A change by another process just before the next restore.
     pub before_restore: Option<ExternalChange>,
     /// A change by another process just after the next restore.
@@ -72,6 +74,7 @@ impl FakeKernel {
             locked_at: None,
             rejects_all: false,
             out_of_memory: false,
+            out_of_memory_for: 0,
             before_restore: None,
             after_restore: None,
             observer: None,
@@ -130,7 +133,9 @@ impl IptablesKernel for FakeKernel {
             restore(&mut state, &text[..before]).expect("tables that are accepted");
             return Err(ToolError::Locked { tool: "fake".into() });
         }
-        let result = match state.out_of_memory {
+        let out_of_memory = state.out_of_memory || state.out_of_memory_for > 0;
+        state.out_of_memory_for = state.out_of_memory_for.saturating_sub(1);
+        let result = match out_of_memory {
             true => Err((None, "out of memory".to_owned())),
             false if state.rejects_all => Err((Some(text.lines().count()), "rejected".to_owned())),
             false => restore(&mut state, &text),

@@ -37,6 +37,36 @@ fn tool_that_rejects_everything_isolates_no_service() {
     }
 }
 
+/// All rules are rejected for a while. Whenever that ends, also in the middle of the search for a cause, no Service is isolated: the
+/// next sync, at the latest, writes everything.
+#[test]
+fn rejections_that_end_during_the_search_isolate_no_service() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        // Few changes, many changes, and a comparison with the kernel.
+        for (count, compare) in [(1, false), (3, false), (300, false), (3, true)] {
+            for rejections in 1..12 {
+                let kernel = FakeKernel::new(flavour);
+                let mut cluster = Cluster::new();
+                let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+                let mut proxier = proxier(&kernel);
+                all_well(&proxier.sync(&cluster.desired, &changes));
+                if compare {
+                    proxier.check_drift();
+                }
+                kernel.state().out_of_memory_for = rejections;
+                let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(7)))).collect();
+                let results = proxier.sync(&cluster.desired, &changes);
+                let case = format!("{flavour:?}, {count} changed, {compare}, {rejections}");
+                assert_eq!(results[0].isolated, [], "{case}");
+                kernel.state().out_of_memory_for = 0;
+                all_well(&proxier.sync(&cluster.desired, &[]));
+                same(&rules_in_kernel(&kernel), &desired_rules(&cluster))
+                    .unwrap_or_else(|error| panic!("{case}: {error}"));
+            }
+        }
+    }
+}
+
 /// The tool does not delete a chain to which a rule of another process jumps. No Service is isolated for that, and each
 /// gets its new rules.
 #[test]
