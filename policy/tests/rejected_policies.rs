@@ -154,7 +154,11 @@ fn rejections_that_end_during_the_search_find_no_policy() {
             while node.sync_all().is_err() {}
             assert_eq!(node.found(), Vec::<String>::new(), "{policies} policies, {rejections} rejections");
             for n in 0..policies {
-                assert_eq!(node.kernel_ports(&format!("p{n:03}")), Some(&[81][..]), "{policies}, {rejections}");
+                assert_eq!(
+                    node.kernel_ports(&format!("p{n:03}")),
+                    Some(&[81][..]),
+                    "{policies}, {rejections}"
+                );
             }
         }
     }

@@ -78,6 +78,11 @@ impl Status {
         self.syncs.iter_mut().for_each(|history| history.change_queued(at));
     }
 
+    /// Records that a sync takes all changes until now.
+    pub(crate) fn sync_started(&mut self) {
+        self.syncs.iter_mut().for_each(SyncHistory::started);
+    }
+
     /// Records a finished sync.
     pub(crate) fn sync_finished(&mut self, sync: FinishedSync, at: Moment) {
         for result in &sync.results {

@@ -1,7 +1,7 @@
 //! Waiting until the daemons have settled.
 //!
-//! The daemons report when they have read the last change, and when Services are synced. For policies the kernel's rules are
-//! the only evidence: a node has settled if its rules have not changed for a while.
+//! The daemons report when they have read the last change, and whether changes wait for a sync. One sync may follow another, so a node
+//! has settled if its rules have not changed for a while either.
 
 use std::fs;
 use std::thread;
@@ -18,9 +18,9 @@ const QUIET: Duration = Duration::from_millis(400);
 /// Waits until every daemon has synced the last change and the rules no longer change.
 pub(crate) fn wait_until_settled(lab: &mut Lab) {
     let until = Instant::now() + PATIENCE;
-    for node in lab.plan().nodes.iter().filter(|node| lab.daemon_pid(&node.name).is_some()) {
-        while !has_read_all(lab, &node.name) {
-            assert!(Instant::now() < until, "{} does not read its manifests within {PATIENCE:?}", node.name);
+    for node in running(lab) {
+        while !has_read_all(lab, node) {
+            assert!(Instant::now() < until, "{node} does not read its manifests within {PATIENCE:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -30,20 +30,36 @@ pub(crate) fn wait_until_settled(lab: &mut Lab) {
     while since.elapsed() < QUIET {
         assert!(Instant::now() < until, "the rules still change after {PATIENCE:?}");
         thread::sleep(Duration::from_millis(50));
+        let is_pending = running(lab).any(|node| has_pending_changes(lab, node));
         let now = rules(lab);
-        if now != before {
+        if now != before || is_pending {
             (before, since) = (now, Instant::now());
         }
     }
+}
+
+/// Returns the nodes whose daemon is running.
+fn running(lab: &Lab) -> impl Iterator<Item = &str> {
+    lab.plan().nodes.iter().map(|node| node.name.as_str()).filter(|node| lab.daemon_pid(node).is_some())
+}
+
+/// Returns a daemon's metrics; `None` if it does not respond, as it may have just started.
+fn metrics(lab: &Lab, node: &str) -> Option<String> {
+    tools::http_get(&lab.netns(&Vantage::node(node)).unwrap(), "127.0.0.1:10249", "/metrics").ok()
+}
+
+/// Returns true unless all changes that a daemon has read are in the kernel.
+fn has_pending_changes(lab: &Lab, node: &str) -> bool {
+    let oldest = "portcullis_controller_oldest_change_timestamp_seconds{controller=\"policies\"} ";
+    let metrics = metrics(lab, node).unwrap_or_default();
+    metrics.lines().find_map(|line| line.strip_prefix(oldest)) != Some("0")
 }
 
 /// Returns true if a daemon has read the manifests since they were last written.
 fn has_read_all(lab: &Lab, node: &str) -> bool {
     let files = fs::read_dir(lab.manifests()).unwrap().map(|file| file.unwrap().metadata().unwrap());
     let written = files.map(|file| file.modified().unwrap()).max().unwrap();
-    let netns = lab.netns(&Vantage::node(node)).unwrap();
-    // A daemon that has just started may not respond yet.
-    let Ok(metrics) = tools::http_get(&netns, "127.0.0.1:10249", "/metrics") else { return false };
+    let Some(metrics) = metrics(lab, node) else { return false };
     let age = "portcullis_source_last_heard_age_seconds{kind=\"NetworkPolicy\"} ";
     let age = metrics.lines().find_map(|line| line.strip_prefix(age)?.parse::<f64>().ok());
     let since = SystemTime::now().duration_since(written).unwrap_or_default().as_secs_f64();

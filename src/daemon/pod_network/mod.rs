@@ -238,6 +238,7 @@ impl Controller for PodNetworkController {
         self.trigger = SyncTrigger::new(due, &self.status, objects, is_retrying, changed_by);
         let request = self.request(index, due == Due::FullSync || is_retrying);
         self.schedule.started(due, now);
+        self.status.sync_started();
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
             if result.is_full {

@@ -326,6 +326,7 @@ impl Controller for PolicyController {
         let changes = worker.compile(index, &std::mem::take(&mut self.dirty), now);
         let request = self.request(due, changes, index, now);
         self.schedule.started(due, now);
+        self.status.sync_started();
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
             (worker, Some(result))

@@ -174,6 +174,7 @@ impl ServiceController {
         let (objects, is_retrying) = (self.dirty.changed_objects(), self.schedule.is_retrying());
         self.trigger = SyncTrigger::new(due, &self.status, objects, is_retrying, changed_by);
         self.schedule.started(due, now);
+        self.status.sync_started();
         if due == Due::FullSync && self.has_drifted {
             self.restores.started(now);
         }

@@ -117,6 +117,9 @@ impl ControllerStatuses {
         let name = status.name;
         self.health.set_syncs(name, status.syncs.clone(), status.is_held_back);
         self.report_contention(status);
+        let changes = status.syncs.iter().filter_map(|history| history.oldest_change);
+        let oldest_change = changes.min_by_key(|at| at.monotonic());
+        self.metrics.set_oldest_change(name.label, oldest_change.map(|at| at.wall().into()));
         if name.is_service_proxy {
             self.report_changes(status, seen);
         }

@@ -1,6 +1,6 @@
 //! Metrics that all controllers have.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{CounterVec, GaugeVec, HistogramVec};
 
@@ -18,6 +18,7 @@ pub(super) struct ControllerMetrics {
     syncs: CounterVec,
     duration: HistogramVec,
     isolated: GaugeVec,
+    oldest_change: GaugeVec,
 }
 
 impl ControllerMetrics {
@@ -40,6 +41,11 @@ impl ControllerMetrics {
                 "Objects that cannot be programmed, while all others are; each keeps its last accepted rules",
                 &["controller"],
             ),
+            oldest_change: to.gauges(
+                "portcullis_controller_oldest_change_timestamp_seconds",
+                "Unix time of the oldest change that no successful sync of the controller has written yet; 0 if there is none",
+                &["controller"],
+            ),
         }
     }
 }
@@ -50,6 +56,7 @@ impl ControllerMetrics {
         RESULTS.iter().for_each(|result| drop(self.syncs.with_label_values(&[controller, result])));
         drop(self.duration.with_label_values(&[controller]));
         self.isolated.with_label_values(&[controller]).set(0.0);
+        self.oldest_change.with_label_values(&[controller]).set(0.0);
     }
 }
 
@@ -60,6 +67,12 @@ impl Metrics {
         let result = RESULTS[usize::from(!has_succeeded)];
         controllers.syncs.with_label_values(&[controller, result]).inc();
         controllers.duration.with_label_values(&[controller]).observe(took.as_secs_f64());
+    }
+
+    /// Sets the time of the oldest change that no successful sync of a controller has written.
+    pub fn set_oldest_change(&self, controller: &str, at: Option<SystemTime>) {
+        let at = at.map_or(0.0, super::unix_seconds);
+        self.0.portcullis.controllers.oldest_change.with_label_values(&[controller]).set(at);
     }
 
     /// Sets the number of objects of a controller that cannot be programmed.

@@ -46,6 +46,7 @@ fn report_everything(metrics: &Metrics) {
     }
     metrics.controller_synced("services", true, Duration::from_secs(1));
     metrics.set_isolated_objects("services", 1);
+    metrics.set_oldest_change("services", Some(UNIX_EPOCH));
     metrics.read_packet_counters(|| Some(4), || Some(5));
     metrics.read_dropped_log_lines(|| 6);
     metrics.read_omitted(|| 7, || 8);
