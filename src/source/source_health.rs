@@ -132,8 +132,12 @@ impl SourceHealth {
     }
 
     pub(super) fn record_contact(&self, kind: Kind) {
+        self.record_contact_at(kind, Instant::now());
+    }
+
+    pub(super) fn record_contact_at(&self, kind: Kind, at: Instant) {
         self.update(kind, |status| {
-            status.last_contact = Some(Instant::now());
+            status.last_contact = Some(at);
             status.error = None;
         });
     }

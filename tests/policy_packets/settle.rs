@@ -59,10 +59,11 @@ fn has_pending_changes(lab: &Lab, node: &str) -> bool {
 fn has_read_all(lab: &Lab, node: &str) -> bool {
     let files = fs::read_dir(lab.manifests()).unwrap().map(|file| file.unwrap().metadata().unwrap());
     let written = files.map(|file| file.modified().unwrap()).max().unwrap();
+    // The ages in the response are at least those at this time.
+    let since = SystemTime::now().duration_since(written).unwrap_or_default().as_secs_f64();
     let Some(metrics) = metrics(lab, node) else { return false };
     let age = "portcullis_source_last_heard_age_seconds{kind=\"NetworkPolicy\"} ";
     let age = metrics.lines().find_map(|line| line.strip_prefix(age)?.parse::<f64>().ok());
-    let since = SystemTime::now().duration_since(written).unwrap_or_default().as_secs_f64();
     age.is_some_and(|age| age < since)
 }
 

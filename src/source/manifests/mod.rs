@@ -110,12 +110,13 @@ pub(super) async fn follow(path: PathBuf, health: Arc<SourceHealth>, sink: mpsc:
         // Watch before reading, so that changes in between are noticed.
         let watched = watcher.watch_paths();
         let stamp = files::stamp(&path);
+        let read_at = std::time::Instant::now();
         let result;
         (cache, result) = match read_in_background(cache, path.clone()).await {
             Some(done) => done,
             None => return,
         };
-        let events = reporter.take(result, &health);
+        let events = reporter.take(result, read_at, &health);
         if send(events, &sink, &health).await.is_err() {
             return;
         }
@@ -193,8 +194,13 @@ struct ReadReporter {
 }
 
 impl ReadReporter {
-    /// Reports a result, and returns its events.
-    fn take(&mut self, outcome: ReadOutcome, health: &SourceHealth) -> Vec<Event> {
+    /// Reports the result of a read that started at `read_at`, and returns its events.
+    fn take(
+        &mut self,
+        outcome: ReadOutcome,
+        read_at: std::time::Instant,
+        health: &SourceHealth,
+    ) -> Vec<Event> {
         let result = match outcome {
             Ok(result) => result,
             Err(error) => {
@@ -249,7 +255,8 @@ impl ReadReporter {
         let first_error = result.errors.iter().flat_map(FileErrors::lines).next();
         let error_count: usize = result.errors.iter().map(|errors| errors.count).sum();
         for kind in Kind::ALL {
-            health.record_contact(kind);
+            // Changes of files after the start of the read may not be in the result.
+            health.record_contact_at(kind, read_at);
             let count = |keys: &[ObjectKey]| keys.iter().filter(|key| key.kind == kind).count();
             health.set_invalid(kind, count(&result.unreadable), count(&result.with_problems));
             if let Some(first) = first_error.as_ref() {
