@@ -76,7 +76,9 @@ impl Follower {
     /// Compiles what changed and writes it.
     fn sync(&mut self, watch: &Watch) -> (Spent, Spent) {
         let compile = self.compile(watch);
-        self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel rejected the sync: {error}"));
+        self.enforcer
+            .sync(self.compiler.compiled())
+            .unwrap_or_else(|error| panic!("the kernel rejected the sync: {error}"));
         self.compiler.accept_changes();
         (watch.spent(), compile)
     }

@@ -30,6 +30,7 @@ mod field;
 mod generation;
 mod own_commits;
 mod packet_trace;
+mod packets_in_progress;
 mod print;
 mod print_rule;
 mod reachable_chains;
@@ -66,6 +67,7 @@ pub use packet_trace::{
     Marker, PacketTracer, TraceEvent, TraceFamily, TraceStep, TraceVerdict, TracedAddresses, TracedDirection,
     TracedFlow,
 };
+pub use packets_in_progress::wait_for_packets;
 pub use reachable_chains::reachable_chains;
 pub use rule::Rule;
 pub use rule_listing::{ListedRule, delete_rules, list_rules, rules_of_chain};

@@ -25,6 +25,8 @@ pub struct Enforcer {
     table: PolicyTable,
     has_bridge_family: bool,
     socket: Socket,
+    /// The effects of transactions since the last [`Enforcer::sync`].
+    prepared: CommitSummary,
 }
 
 /// A counter of packets that were dropped, or would be with [`PolicyOptions::audit`].
@@ -56,7 +58,8 @@ impl Enforcer {
     /// The kernel has no nf_tables, or the process lacks privilege.
     pub fn open(options: PolicyOptions) -> Result<Self, EnforceError> {
         let socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
-        Ok(Enforcer { table: PolicyTable::new(options), has_bridge_family: true, socket })
+        let table = PolicyTable::new(options);
+        Ok(Enforcer { table, has_bridge_family: true, socket, prepared: CommitSummary::default() })
     }
 
     /// Returns the options.
@@ -74,8 +77,16 @@ impl Enforcer {
         &self.socket
     }
 
-    /// Applies changes of compiled policies to the desired tables. `compiled` is the state after the changes.
+    /// Applies changes of compiled policies to the desired tables. `compiled` is the state after the changes. Writes identities for
+    /// new groups of peers, which no rule matches yet, to the kernel.
     pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
+        if self.table.prepare(changes, compiled) {
+            // After a rejection, the next sync writes everything, and returns the error if it is rejected again.
+            if let Ok(written) = nf_tables::commit(&mut self.socket, self.table.tables_mut()[0]) {
+                add(&mut self.prepared, written);
+            }
+            nf_tables::wait_for_packets();
+        }
         self.table.apply(changes, compiled);
     }
 
@@ -122,15 +133,17 @@ impl Enforcer {
         self.table.tables_mut().into_iter().for_each(DesiredTable::invalidate);
     }
 
-    /// Writes the desired tables, in one transaction each. If identities of peers are not used any longer, another
-    /// transaction removes them.
+    /// Writes the desired tables. `compiled` is their state. Transactions that follow remove what is not used any longer, when
+    /// packets in progress have been evaluated.
     ///
     /// # Errors
     /// The kernel rejected a transaction, which then has no effect.
-    pub fn sync(&mut self) -> Result<CommitSummary, portcullis_netlink::Error> {
-        let Enforcer { table, socket, has_bridge_family } = self;
-        let mut committed = nf_tables::commit(socket, table.tables_mut()[0])?;
-        if table.accepted() {
+    pub fn sync(&mut self, compiled: &CompiledPolicies) -> Result<CommitSummary, portcullis_netlink::Error> {
+        let Enforcer { table, socket, has_bridge_family, prepared } = self;
+        let mut committed = std::mem::take(prepared);
+        add(&mut committed, nf_tables::commit(socket, table.tables_mut()[0])?);
+        while table.accepted(compiled) {
+            nf_tables::wait_for_packets();
             add(&mut committed, nf_tables::commit(socket, table.tables_mut()[0])?);
         }
         let [_, bridge] = table.tables_mut();

@@ -53,7 +53,7 @@ pub(super) struct LayoutContext<'a> {
 }
 
 /// Profiles and rules whose chains may have changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Changed {
     rules: BTreeSet<RulesId>,
     profiles: BTreeSet<Arc<Profile>>,

@@ -38,6 +38,7 @@ mod names;
 mod numbers;
 mod observed;
 mod options;
+mod peer_phases;
 mod peers;
 mod pending_removals;
 mod pod_elements;

@@ -14,10 +14,11 @@ use super::group_sets::GroupSets;
 use super::interface_elements::InterfaceElements;
 use super::interfaces::interface_sets;
 use super::label::{self, DropLabels};
-use super::layouts::{EvaluationCounts, LayoutContext, Layouts};
+use super::layouts::{Changed, EvaluationCounts, LayoutContext, Layouts};
 use super::member_sets::named_port_edits;
 use super::names::{NODE_PROFILES, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING_PORTS, TABLE};
 use super::options::PolicyOptions;
+use super::peer_phases;
 use super::peers::Peers;
 use super::pending_removals::PendingRemovals;
 use super::pod_elements::pod_elements;
@@ -43,8 +44,12 @@ pub struct PolicyTable {
     peers: Peers,
     /// What is removed when the kernel has accepted the table.
     pending: PendingRemovals,
+    /// Groups of peers to be removed when the kernel has accepted rules that do not match them.
+    removed_groups: Option<PolicyChanges>,
     /// The kernel has accepted the table as it is. It never looks up what it has rejected.
     is_accepted: bool,
+    /// The new groups of peers of the next changes are written.
+    is_prepared: bool,
 }
 
 impl PolicyTable {
@@ -61,7 +66,9 @@ impl PolicyTable {
             numbers: ProfileNumbers::default(),
             peers: Peers::default(),
             pending: PendingRemovals::default(),
+            removed_groups: None,
             is_accepted: false,
+            is_prepared: false,
         };
         this.put_inet_objects();
         this.put_bridge_objects();
@@ -128,13 +135,32 @@ impl PolicyTable {
         &self.options
     }
 
+    /// Adds the groups of peers that changed rules will match, before [`Self::apply`] applies the changes. `compiled` is the state
+    /// after the changes. Returns true if the table must be written before; otherwise, nothing changed.
+    pub fn prepare(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) -> bool {
+        let additions = peer_phases::additions(changes);
+        if !self.is_accepted || !peer_phases::has_groups(&additions) {
+            return false;
+        }
+        self.change_groups(&additions, compiled);
+        self.is_prepared = true;
+        true
+    }
+
     /// Applies changes of compiled policies. `compiled` is the state after the changes. After [`Self::accepted`], the removal
     /// of what packets may still look up is left to the next call of it.
     pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
         let was_accepted = std::mem::take(&mut self.is_accepted);
+        let was_prepared = std::mem::take(&mut self.is_prepared);
+        self.remove_groups(compiled);
         self.remove_pending();
         let mut edits = TableEdits::default();
-        let identities = self.peers.apply(changes, &mut edits);
+        let identities = if was_accepted {
+            self.removed_groups = Some(peer_phases::removal(changes)).filter(peer_phases::has_groups);
+            self.peers.apply(&peer_phases::main(changes, !was_prepared), &mut edits)
+        } else {
+            self.peers.apply(changes, &mut edits)
+        };
         changes.named_ports.iter().flat_map(named_port_edits).for_each(|edit| self.edit_set(edit));
         changes.rules.iter().for_each(|change| self.count_denials(change));
         changes.profiles_added.iter().for_each(|profile| self.add_profile(profile));
@@ -155,11 +181,30 @@ impl PolicyTable {
         }
     }
 
-    /// Records that the kernel has accepted the table, and removes what is not used any longer (`PendingRemovals`). Returns
-    /// true if that must be written.
-    pub fn accepted(&mut self) -> bool {
+    /// Records that the kernel has accepted the table, and removes what is not used any longer. Returns true if that must be
+    /// written, after packets in progress have been evaluated; then more may have to be removed.
+    pub fn accepted(&mut self, compiled: &CompiledPolicies) -> bool {
         self.is_accepted = true;
-        self.remove_pending()
+        let has_removed = self.remove_pending();
+        self.remove_groups(compiled) || has_removed
+    }
+
+    /// Removes groups of peers that rules do not match any longer. Returns true if there are any.
+    fn remove_groups(&mut self, compiled: &CompiledPolicies) -> bool {
+        let removed = self.removed_groups.take();
+        removed.iter().for_each(|removal| self.change_groups(removal, compiled));
+        removed.is_some()
+    }
+
+    /// Adds or removes groups of peers that no rule matches.
+    fn change_groups(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
+        let mut edits = TableEdits::default();
+        let identities = self.peers.apply(changes, &mut edits);
+        let context = LayoutContext { peers: &self.peers, compiled, options: &self.options };
+        self.layouts.apply(&Changed::default(), &[], &identities, &context, &mut edits);
+        self.edit_all(edits);
+        let edits = self.group_sets.take_changes(&self.peers, &identities);
+        self.edit_all(edits);
     }
 
     fn remove_pending(&mut self) -> bool {

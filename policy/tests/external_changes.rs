@@ -69,7 +69,7 @@ impl Node {
         self.enforcer.apply(&changes, self.compiler.compiled());
         let interfaces = [PodInterface::new("veth1", 7, &[NamespacedName::new("x", "a")])];
         self.enforcer.set_interfaces(&interfaces, self.compiler.compiled());
-        self.enforcer.sync().unwrap();
+        self.enforcer.sync(self.compiler.compiled()).unwrap();
     }
 
     fn restore(&mut self) {

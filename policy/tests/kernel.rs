@@ -47,7 +47,8 @@ fn apply_all_cases(folder: &str, options: &PolicyOptions) {
                     enforcer = Enforcer::open(options.clone()).unwrap();
                 }
                 enforcer.apply(&changes, compiler.compiled());
-                let committed = enforcer.sync().unwrap_or_else(|error| panic!("{place}: {error}"));
+                let committed =
+                    enforcer.sync(compiler.compiled()).unwrap_or_else(|error| panic!("{place}: {error}"));
                 assert!(!committed.replaced, "{place}: {committed:?}");
                 assert_eq!(committed.full, n == 0, "{place}");
                 assert_eq!(enforcer.check().unwrap(), ChangeCounts::default(), "{place}");

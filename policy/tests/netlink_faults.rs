@@ -115,26 +115,27 @@ fn observe(restarts: bool, step: usize) {
         let write_before = || {
             let mut enforcer = Enforcer::open(PolicyOptions::default()).unwrap();
             enforcer.apply(&PolicyChanges::all(cluster.before.compiled()), cluster.before.compiled());
-            enforcer.sync().unwrap();
+            enforcer.sync(cluster.before.compiled()).unwrap();
             enforcer
+        };
+        let changes = if restarts { PolicyChanges::all(&cluster.after) } else { cluster.changes.clone() };
+        let change = |enforcer: &mut Enforcer| {
+            enforcer.apply(&changes, &cluster.after);
+            enforcer.sync(&cluster.after)
         };
         let plan = FaultPlan::new();
         let prepare = || {
             write_before();
             plan.count();
             if restarts {
-                let mut enforcer = plan.run(|| Enforcer::open(PolicyOptions::default()).unwrap());
-                enforcer.apply(&PolicyChanges::all(&cluster.after), &cluster.after);
-                return enforcer;
+                return plan.run(|| Enforcer::open(PolicyOptions::default()).unwrap());
             }
-            let mut enforcer = plan.run(write_before);
-            enforcer.apply(&cluster.changes, &cluster.after);
-            enforcer
+            plan.run(write_before)
         };
         let mut enforcer = prepare();
         let before = decisions();
         plan.count();
-        enforcer.sync().unwrap();
+        change(&mut enforcer).unwrap();
         let (calls, after) = (plan.calls(), decisions());
         assert!(before[&("web", "db")] && !before[&("api", "db")] && before[&("web", "cache")]);
         assert!(!after[&("web", "db")] && after[&("api", "db")] && !after[&("web", "cache")]);
@@ -146,7 +147,7 @@ fn observe(restarts: bool, step: usize) {
             let context = format!("{fault:?} at call {call} of {calls}");
             let mut enforcer = prepare();
             plan.inject(call, fault);
-            let result = enforcer.sync();
+            let result = change(&mut enforcer);
             if !plan.is_injected() {
                 continue;
             }
@@ -165,7 +166,9 @@ fn observe(restarts: bool, step: usize) {
                         assert_eq!(error.os_errno(), Some(errno), "{context}: {error}");
                     }
                     assert!(enforcer.needs_sync(), "{context}");
-                    enforcer.sync().unwrap_or_else(|error| panic!("{context}: the next sync: {error}"));
+                    enforcer
+                        .sync(&cluster.after)
+                        .unwrap_or_else(|error| panic!("{context}: the next sync: {error}"));
                 }
             }
             assert_eq!(decisions(), after, "{context}");

@@ -101,7 +101,7 @@ impl Node {
             let is_incomplete = !self.was_committed && self.rejected.is_searching();
             let result = match is_incomplete {
                 true => self.enforcer.validate(),
-                false => self.enforcer.sync().map(drop),
+                false => self.enforcer.sync(self.compiler.compiled()).map(drop),
             };
             match result {
                 Ok(()) => {

@@ -197,7 +197,7 @@ fn enforce_policies(lab: &Lab, node: &str, netns: &NetNs, count: usize) {
     let enforcer = netns.run(|| Enforcer::open(PolicyOptions::default())).expect("it can be entered");
     let mut enforcer = enforcer.expect("runs as root");
     enforcer.apply(&changes, compiler.compiled());
-    enforcer.sync().expect("the kernel accepts the table");
+    enforcer.sync(compiler.compiled()).expect("the kernel accepts the table");
 }
 
 /// Deletes the conntrack entries of a sample, so that they do not fill the table of the next one.

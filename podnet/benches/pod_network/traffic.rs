@@ -72,7 +72,7 @@ impl Pods {
             let changes = compiler.update(&index, &DirtyPolicyObjects::default());
             let mut enforcer = Enforcer::open(PolicyOptions::default()).expect("runs as root");
             enforcer.apply(&changes, compiler.compiled());
-            enforcer.sync().expect("the kernel accepts the table");
+            enforcer.sync(compiler.compiled()).expect("the kernel accepts the table");
         });
     }
 }

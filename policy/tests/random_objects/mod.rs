@@ -18,7 +18,7 @@ pub const NODES: [&str; 2] = ["n1", "n2"];
 pub const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 
 /// Few addresses, so that several pods and nodes have the same one.
-const V4: [&str; 9] = [
+pub const V4: [&str; 9] = [
     "10.0.0.1",
     "10.0.0.2",
     "10.0.0.3",

@@ -21,7 +21,7 @@ fn apply(options: &PolicyOptions, batches: &[Vec<Event>]) -> Result<(), TestCase
         let dirty = cluster.handle(batch);
         let changes = compiler.update(&cluster.index, &dirty);
         enforcer.apply(&changes, compiler.compiled());
-        let committed = enforcer.sync();
+        let committed = enforcer.sync(compiler.compiled());
         let committed = committed.map_err(|error| TestCaseError::fail(format!("step {step}: {error}")))?;
         prop_assert!(!committed.replaced, "step {step}: {committed:?}");
         // The kernel rejected the changes, or the desired table does not know what it wrote before.

@@ -1,5 +1,6 @@
 //! Properties of the policies' tables of random clusters: traced packets are decided as by the reference evaluation, updated
-//! tables decide as tables from scratch, and a real kernel accepts each update.
+//! tables decide as tables from scratch, a real kernel accepts each update, and packets that flow while policies change are
+//! decided as before and after.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,6 +13,8 @@ mod random_objects;
 
 mod kernel;
 mod traced;
+mod traffic;
+mod under_traffic;
 
 use naive::NaiveCluster;
 use portcullis_cluster::{Index, Kind, NamespacedName, Object, ObjectKey};

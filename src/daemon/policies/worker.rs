@@ -174,7 +174,7 @@ impl PolicyWorker {
         let is_incomplete = !self.was_committed && self.rejected.is_searching();
         let written = match is_incomplete {
             true => self.enforcer.validate().map(|()| CommitSummary::default()),
-            false => self.enforcer.sync(),
+            false => self.enforcer.sync(self.compiler.compiled()),
         };
         let now = Instant::now();
         match written {
@@ -288,7 +288,7 @@ impl PolicyWorker {
     /// The kernel's message.
     pub(super) fn log_drops(&mut self, group: Option<u16>, pick_up: PickUp) -> Result<(), String> {
         self.set_observed(group, pick_up);
-        let written = self.enforcer.sync();
+        let written = self.enforcer.sync(self.compiler.compiled());
         if written.is_err() && group.is_some() {
             self.set_observed(None, pick_up);
         }
@@ -320,7 +320,8 @@ impl PolicyWorker {
         let is_kernel_table_known = !self.enforcer.needs_sync();
         self.enforcer.request_full_sync();
         // If this fails, the next sync compares the whole table again and reports the error.
-        let committed = is_kernel_table_known.then(|| self.enforcer.sync().ok()).flatten()?;
+        let committed =
+            is_kernel_table_known.then(|| self.enforcer.sync(self.compiler.compiled()).ok()).flatten()?;
         Some(committed.changes.total()).filter(|objects| *objects > 0)
     }
 
