@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portcullis_cluster::Family;
+use portcullis_cluster::{Family, Name};
 use portcullis_modes::TableRuleCounts;
+use portcullis_podnet::node_routes::NodeProblem;
 use portcullis_policy::table::{DropLabels, EvaluationCounts};
 
 /// Measurements of a sync.
@@ -82,16 +83,33 @@ pub(crate) struct PolicyMeasurements {
 pub(crate) struct PodNetworkMeasurements {
     /// The number of nodes.
     pub(crate) nodes: usize,
-    /// The numbers of nodes whose pods cannot be reached, by reason.
-    pub(crate) problems: Vec<(&'static str, usize)>,
+    /// Why pods of nodes cannot be reached, by node.
+    pub(crate) problems: BTreeMap<Name, Vec<NodeProblem>>,
     /// The number of nodes of which the kernel rejects an object.
     pub(crate) rejected: usize,
     /// The pod network of this node is ready.
     pub(crate) is_ready: bool,
+    /// The MTU of pods' interfaces, if it is known.
+    pub(crate) mtu: Option<u32>,
     /// The number of attachments of ended pods whose addresses were returned.
     pub(crate) leaked_attachments: usize,
     /// Where the use of pod addresses is read.
     pub(crate) addresses: PodAddressSource,
+}
+
+/// The reason of nodes of which the kernel rejects an object, beside [`NodeProblem::REASONS`].
+pub(crate) const REJECTED_NODE: &str = "rejected";
+
+impl PodNetworkMeasurements {
+    /// Returns the number of nodes with each kind of problem.
+    pub(crate) fn problem_counts(&self) -> Vec<(&'static str, usize)> {
+        let count = |reason: &'static str| {
+            let has =
+                |problems: &&Vec<NodeProblem>| problems.iter().any(|problem| problem.reason() == reason);
+            (reason, self.problems.values().filter(has).count())
+        };
+        NodeProblem::REASONS.into_iter().map(count).collect()
+    }
 }
 
 /// Where the use of the addresses of this node's pods is read.

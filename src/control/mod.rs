@@ -43,7 +43,7 @@ pub(crate) use finished_sync::{FinishedSync, IsolatedObject, ObjectNotice, Rules
 pub(crate) use mailbox::{Mailbox, Notifier, Wake};
 pub(crate) use measurements::{
     DropCounterLabels, Measurements, PodAddressSource, PodNetworkMeasurements, PolicyMeasurements,
-    PortsWithoutLocalEndpoints, ServiceMeasurements, UnservedCounts,
+    PortsWithoutLocalEndpoints, REJECTED_NODE, ServiceMeasurements, UnservedCounts,
 };
 pub(crate) use observer::Observer;
 pub use progress::{ITERATION_LIMIT, Progress};

@@ -1,6 +1,7 @@
 //! `portcullis status`: the state of the daemon that runs on this node.
 
 mod duration;
+mod pod_network;
 mod screen;
 mod timeline;
 

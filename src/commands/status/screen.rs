@@ -6,8 +6,8 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::Verdict;
 use super::duration::format;
+use super::{Verdict, pod_network};
 use crate::observe::local_api::documents::{
     API_SERVER, ConntrackStatus, FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus,
     SourceStatus, StatusDocument, TimelineEntry,
@@ -21,14 +21,14 @@ const LISTED: usize = 5;
 const INDENT: usize = 12;
 
 /// A writer of lines with a label in the first column.
-struct Screen<'a> {
-    out: &'a mut dyn Write,
-    has_colors: bool,
+pub(super) struct Screen<'a> {
+    pub(super) out: &'a mut dyn Write,
+    pub(super) has_colors: bool,
 }
 
 impl Screen<'_> {
     /// Prints a line. Control characters, which messages of other programs may have, are replaced.
-    fn line(&mut self, label: &str, text: impl Display) -> io::Result<()> {
+    pub(super) fn line(&mut self, label: &str, text: impl Display) -> io::Result<()> {
         let text: String = text.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = format!("{label:<INDENT$}{text}");
         writeln!(self.out, "{}", line.trim_end())
@@ -40,7 +40,7 @@ impl Screen<'_> {
     }
 
     /// Prints the first items of a list, and the number of the rest.
-    fn list<T>(&mut self, list: &LimitedList<T>, text: impl Fn(&T) -> String) -> io::Result<()> {
+    pub(super) fn list<T>(&mut self, list: &LimitedList<T>, text: impl Fn(&T) -> String) -> io::Result<()> {
         for item in list.items.iter().take(LISTED) {
             self.line("", format!("  {}", text(item)))?;
         }
@@ -53,7 +53,7 @@ impl Screen<'_> {
 }
 
 /// Returns a number with a noun.
-fn plural(number: usize, noun: &str) -> String {
+pub(super) fn plural(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
@@ -71,6 +71,9 @@ pub(super) fn print(document: &StatusDocument, has_colors: bool, out: &mut dyn W
     match &document.policies {
         Some(policies) => print_policies(policies, &mut screen)?,
         None => screen.line("Policies", "not enforced (--network-policy is off)")?,
+    }
+    if let Some(status) = &document.pod_network {
+        pod_network::print(status, &mut screen)?;
     }
     print_rules(&document.rules, &mut screen)?;
     print_entries("Syncs", &document.recent_syncs, document, &mut screen)?;

@@ -25,9 +25,10 @@ pub(super) fn sync(
     let unwritten = result.error.iter().map(|error| error.message.clone()).chain(texts).collect();
     let measurements = PodNetworkMeasurements {
         nodes: result.counts.nodes,
-        problems: result.problem_counts(),
+        problems: result.problems,
         rejected: result.rejected.len(),
         is_ready: result.error.is_none(),
+        mtu: result.mtu,
         leaked_attachments: result.leaked_attachments,
         addresses: PodAddressSource { state_dir: state_dir.to_owned(), pod_cidrs: result.pod_cidrs },
     };

@@ -11,7 +11,7 @@ use portcullis_cluster::node::Node;
 use portcullis_podnet::PodNetworkPlan;
 use portcullis_podnet::addresses::AddressStore;
 use portcullis_podnet::links::{self, ForwardingTable, OwnLinks, VtepLinks};
-use portcullis_podnet::node_routes::{ForwardingChanges, NodeProblem, NodeRoutes, OwnNetwork, Reserved};
+use portcullis_podnet::node_routes::{ForwardingChanges, NodeRoutes, OwnNetwork, Reserved};
 
 use super::monitor::Shared;
 use super::reported::Problems;
@@ -85,25 +85,14 @@ pub(super) struct PodNetworkResult {
     pub(super) rejected: BTreeMap<Name, String>,
     pub(super) problems: Problems,
     pub(super) counts: Counts,
-    pub(super) mtu: u32,
+    /// The MTU of pods' interfaces; `None` if the node is not ready for lack of information.
+    pub(super) mtu: Option<u32>,
     /// The pod CIDRs of this node; empty if it is not ready.
     pub(super) pod_cidrs: Vec<IpNet>,
     /// The number of attachments of ended pods whose addresses were returned.
     pub(super) leaked_attachments: usize,
     /// What does not work for some traffic of pods.
     pub(super) warnings: Vec<String>,
-}
-
-impl PodNetworkResult {
-    /// Returns the number of nodes with each kind of problem.
-    pub(super) fn problem_counts(&self) -> Vec<(&'static str, usize)> {
-        let count = |reason: &'static str| {
-            let has =
-                |problems: &&Vec<NodeProblem>| problems.iter().any(|problem| problem.reason() == reason);
-            (reason, self.problems.values().filter(has).count())
-        };
-        NodeProblem::REASONS.into_iter().map(count).collect()
-    }
 }
 
 /// What a sync wrote.
@@ -170,7 +159,7 @@ impl PodNetworkWorker {
             }
         };
         let plan = failed.map_or_else(|| self.plan(), Err);
-        let mtu = plan.as_ref().map_or(0, |plan| plan.mtu);
+        let mtu = plan.as_ref().ok().map(|plan| plan.mtu);
         let pod_cidrs = plan.as_ref().map_or_else(|_| Vec::new(), |plan| plan.pod_cidrs.clone());
         let (error, leaked_attachments) = match plan {
             Ok(plan) => self.apply(plan, written.is_full),

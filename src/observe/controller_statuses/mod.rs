@@ -235,7 +235,8 @@ impl ControllerStatuses {
     }
 
     fn report_pod_network(&self, sync: &FinishedSync, measurements: &PodNetworkMeasurements) {
-        self.metrics.set_pod_network_nodes(measurements.nodes, &measurements.problems, measurements.rejected);
+        let problems = measurements.problem_counts();
+        self.metrics.set_pod_network_nodes(measurements.nodes, &problems, measurements.rejected);
         self.metrics.set_pod_network_ready(measurements.is_ready);
         self.metrics.leaked_attachments_returned(measurements.leaked_attachments);
         // Without IPv6 pods there is no counter.

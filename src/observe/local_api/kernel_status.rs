@@ -1,12 +1,15 @@
-//! What the status document reads from the kernel.
+//! What the status document reads from the kernel, and from the records of pod addresses.
 
 use std::fs;
 use std::path::Path;
 
 use portcullis_netlink::nf_tables::{self, TableFamily};
 use portcullis_netlink::{Family, xtables};
+use portcullis_podnet::addresses::AddressUsage;
 
 use super::documents::{ConntrackStatus, DroppingChainStatus, LimitedList};
+use super::pod_network;
+use crate::control::PodAddressSource;
 use crate::observe::policy_drops::{DropTotals, PolicyDrops};
 
 /// The largest number of chains in the document.
@@ -24,15 +27,18 @@ pub(super) struct KernelStatus {
     pub(super) dropping_chains: Option<LimitedList<DroppingChainStatus>>,
     /// The packets that policies dropped; `None` also if there are no policies.
     pub(super) drops: Option<DropTotals>,
+    /// The use of the addresses of this node's pods; `None` also without a pod network.
+    pub(super) pod_addresses: Option<Vec<AddressUsage>>,
 }
 
 impl KernelStatus {
     /// Reads the kernel in the network namespace of the thread.
-    pub(super) fn read(drops: Option<&PolicyDrops>) -> Self {
+    pub(super) fn read(drops: Option<&PolicyDrops>, addresses: Option<PodAddressSource>) -> Self {
         KernelStatus {
             conntrack: conntrack(Path::new("/proc/sys/net/netfilter")),
             dropping_chains: dropping_chains(),
             drops: drops.and_then(|drops| drops.totals().ok()),
+            pod_addresses: pod_network::usage(addresses),
         }
     }
 }

@@ -12,6 +12,7 @@
 mod cluster_status;
 pub(crate) mod documents;
 mod kernel_status;
+mod pod_network;
 mod policies;
 mod router;
 mod server;
@@ -144,8 +145,9 @@ impl LocalApi {
     async fn kernel_status(&self) -> Option<KernelStatus> {
         let permit = Arc::clone(&self.0.kernel_reads).acquire_owned().await.ok()?;
         let drops = self.facts().config.network_policy.map(|_| self.0.sources.drops.clone());
+        let addresses = pod_network::address_source(&self.0.sources.reported.get().statuses);
         let read = move || {
-            let status = KernelStatus::read(drops.as_ref());
+            let status = KernelStatus::read(drops.as_ref(), addresses);
             drop(permit);
             status
         };

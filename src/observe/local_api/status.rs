@@ -10,6 +10,7 @@ use super::documents::{
     RulesStatus, SourceStatus, StatusDocument, TypeMeta, seconds,
 };
 use super::kernel_status::KernelStatus;
+use super::pod_network;
 use crate::config::Source;
 use crate::control::{IsolatedObject, Measurements, QueryError, Status};
 use crate::logging;
@@ -76,6 +77,10 @@ pub(super) fn document(
             policies: cluster.as_ref().map(|cluster| cluster.policies),
             ..policies(policy.audit, &report.statuses, kernel.drops)
         }),
+        pod_network: config
+            .pod_network
+            .as_ref()
+            .map(|settings| pod_network::status(settings, &report.statuses, kernel.pod_addresses)),
         services: cluster.map(|cluster| cluster.services),
         isolated: isolated(&report),
         recent_syncs: sources.timeline.last(RECENT, is_sync),

@@ -21,6 +21,7 @@ mod icons;
 mod layout;
 mod namespace;
 mod overview;
+mod pod_network;
 mod policies;
 mod query;
 mod service;

@@ -8,7 +8,7 @@ use super::layout::{Page, Part};
 use super::query::link;
 use super::table::{self, Caption, Column, table};
 use super::verdict::Banner;
-use super::{services, sources, timeline};
+use super::{pod_network, services, sources, timeline};
 use crate::observe::local_api::documents::{
     DroppingChainStatus, IsolatedStatus, LimitedList, RulesStatus, StatusDocument, TimelineEntry,
 };
@@ -40,6 +40,7 @@ pub(super) fn page(status: &StatusDocument, problems: Result<&ServiceReport, &st
             }
         }
         (isolated(&status.isolated))
+        (pod_network::section(status.pod_network.as_ref()))
         section aria-labelledby="syncs" {
             h2 #syncs { "Recent syncs" }
             (recent(&status.recent_syncs, "No sync has ended yet."))

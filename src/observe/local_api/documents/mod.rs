@@ -6,6 +6,7 @@
 //! it. `null` means that something is not known or does not apply; a key is never omitted.
 
 mod error;
+mod pod_network;
 mod policies;
 #[cfg(test)]
 mod reference;
@@ -15,6 +16,7 @@ mod status;
 mod timeline;
 
 pub(crate) use error::ErrorDocument;
+pub(crate) use pod_network::{PodAddressesStatus, PodNetworkStatus, UnreachableNodeStatus};
 pub(crate) use policies::{DroppedPackets, PodPolicies, PoliciesDocument};
 pub(crate) use status::*;
 pub(crate) use timeline::{EntryType, TimelineDocument, TimelineEntry};

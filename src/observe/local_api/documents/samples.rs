@@ -152,6 +152,7 @@ pub(crate) fn status() -> StatusDocument {
             isolated_pods: Some(20),
             drops: Some(DropsStatus { packets: 1234, recent_packets: 17, recent_seconds: 300.0 }),
         }),
+        pod_network: Some(pod_network()),
         isolated: LimitedList {
             count: 7,
             omitted: 6,
@@ -188,6 +189,32 @@ pub(crate) fn status() -> StatusDocument {
             100,
         )),
         omitted: OmittedStatus { events: 3, log_lines: 0, dropped_log_lines: 2 },
+    }
+}
+
+/// Returns a pod network with a node whose pods cannot be reached.
+pub(crate) fn pod_network() -> PodNetworkStatus {
+    PodNetworkStatus {
+        mode: "cross-subnet".into(),
+        wiring: "ptp".into(),
+        masquerade: true,
+        ready: Some(false),
+        reason: Some("the Node has no pod CIDRs (spec.podCIDRs)".into()),
+        mtu: Some(1450),
+        pod_cidrs: vec!["10.244.1.0/24".into(), "fd00:10:244:1::/64".into()],
+        addresses: Some(vec![
+            PodAddressesStatus { pod_cidr: "10.244.1.0/24".into(), held: 30, other_plugin: 2, free: 221 },
+            PodAddressesStatus { pod_cidr: "fd00:10:244:1::/64".into(), held: 1, other_plugin: 0, free: u64::MAX - 3 },
+        ]),
+        nodes: Some(40),
+        unreachable_nodes: LimitedList::new(
+            [UnreachableNodeStatus {
+                node: "node-7".into(),
+                reasons: vec!["conflict".into()],
+                text: "pod CIDR 10.244.2.0/24 overlaps with 10.244.2.0/24 of node node-2, which is older and keeps it".into(),
+            }],
+            100,
+        ),
     }
 }
 

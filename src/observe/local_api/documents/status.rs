@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{LimitedList, PastTime, TimelineEntry, TypeMeta};
+use super::{LimitedList, PastTime, PodNetworkStatus, TimelineEntry, TypeMeta};
 
 /// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub(crate) struct StatusDocument {
     pub(crate) services: Option<ServicesStatus>,
     /// The policies; `null` if they are not enforced.
     pub(crate) policies: Option<PoliciesStatus>,
+    /// The pod network of this node; `null` if another program provides it.
+    pub(crate) pod_network: Option<PodNetworkStatus>,
     /// The objects that could not be programmed while all others were.
     pub(crate) isolated: LimitedList<IsolatedStatus>,
     /// The last syncs, oldest first.
@@ -127,7 +129,7 @@ pub(crate) struct NodeStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RulesStatus {
-    /// The controller: `services` or `policies`.
+    /// The controller: `services`, `policies` or `pod-network`.
     pub(crate) controller: String,
     /// The name of the set, such as `IPv4`.
     pub(crate) rules: String,

@@ -37,6 +37,12 @@ pub(super) fn healthy() -> Value {
             "audit": false, "policies": 12, "pods": 30, "isolatedPods": 8,
             "drops": {"packets": 5120, "recentPackets": 14, "recentSeconds": 300.0}
         },
+        "podNetwork": {
+            "mode": "vxlan", "wiring": "ptp", "masquerade": true, "ready": true, "reason": null, "mtu": 1450,
+            "podCIDRs": ["10.244.1.0/24"], "nodes": 3,
+            "addresses": [{"podCIDR": "10.244.1.0/24", "held": 30, "otherPlugin": 0, "free": 223}],
+            "unreachableNodes": {"count": 0, "omitted": 0, "items": []}
+        },
         "isolated": {"count": 0, "omitted": 0, "items": []},
         "recentSyncs": [sync], "recentDrift": [],
         "sources": [{
@@ -67,6 +73,15 @@ pub(super) fn broken() -> Value {
         "kind": "Service", "name": "shop/web", "rules": "IPv4", "cause": "rejected",
         "message": "the kernel rejected an element of service-ips (EEXIST)"
     }]});
+    status["podNetwork"]["ready"] = false.into();
+    status["podNetwork"]["reason"] = "the Node has no pod CIDRs".into();
+    status["podNetwork"]["addresses"] = json!([
+        {"podCIDR": "10.244.1.0/24", "held": 240, "otherPlugin": 13, "free": 0},
+        {"podCIDR": "fd00:10:244:1::/64", "held": 1, "otherPlugin": 0, "free": u64::MAX}
+    ]);
+    status["podNetwork"]["unreachableNodes"] = json!({"count": 3, "omitted": 2, "items": [
+        {"node": "node-b", "reasons": ["conflict"], "text": "pod CIDR 10.244.2.0/24 overlaps"}
+    ]});
     status["recentDrift"] = json!([drift]);
     status["sources"][0]["error"] = "connection refused".into();
     status["otherProxies"] =
