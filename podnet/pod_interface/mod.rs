@@ -40,7 +40,7 @@ pub use namespace::Namespace;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portcullis_netlink::route::{
@@ -50,9 +50,14 @@ use portcullis_netlink::route::{
 use crate::Wiring;
 use crate::addresses::AttachmentKey;
 
-/// Waits for a link to transmit packets, and their number: half a second on a machine that is overloaded.
-const OPERATIONAL_WAIT: Duration = Duration::from_micros(500);
-const OPERATIONAL_ATTEMPTS: u32 = 1_000;
+/// The first wait for what the kernel does in the background, which usually takes less; each wait is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_micros(20);
+
+/// The longest wait between two requests.
+const LONGEST_WAIT: Duration = Duration::from_millis(1);
+
+/// The time after which an interface is used as it is, on a machine that is overloaded.
+const WAIT_LIMIT: Duration = Duration::from_millis(500);
 
 /// The interface of a pod, as it is to be.
 #[derive(Clone, Copy, Debug)]
@@ -268,14 +273,7 @@ fn is_veth(link: &Link) -> bool {
 /// Waits until a link transmits packets. The end that was set up first, and a port of a bridge, are activated in the background once
 /// they have a carrier, and drop packets until then. Since Linux 6.8 the kernel does so before it answers the first request.
 fn await_operational(rtnetlink: &mut Rtnetlink, name: &str) -> portcullis_netlink::Result<()> {
-    for _ in 0..OPERATIONAL_ATTEMPTS {
-        if rtnetlink.link(name)?.is_none_or(|link| link.is_operational) {
-            return Ok(());
-        }
-        thread::sleep(OPERATIONAL_WAIT);
-    }
-    // It will be soon; the pod is not worse off than with plugins that do not wait.
-    Ok(())
+    wait_until(|| Ok(rtnetlink.link(name)?.is_none_or(|link| link.is_operational)))
 }
 
 /// Waits until a link has an IPv6 address. Even without duplicate address detection, the kernel adds the route of an address, and joins
@@ -286,12 +284,21 @@ fn await_address(rtnetlink: &mut Rtnetlink, index: u32, address: IpAddr) {
     }
     let lookup =
         RouteLookup { destination: address, source: None, input: None, output: Some(index), mark: 0 };
-    for _ in 0..OPERATIONAL_ATTEMPTS {
-        if rtnetlink.look_up_route(&lookup).is_ok_and(|found| found.is_local()) {
-            return;
-        }
-        thread::sleep(OPERATIONAL_WAIT);
+    // Until then, there may be no route at all.
+    let _ = wait_until(|| Ok(rtnetlink.look_up_route(&lookup).is_ok_and(|found| found.is_local())));
+}
+
+/// Waits until a condition is true, or until the time is over: then it soon will be, and the pod is not worse off than with plugins that
+/// do not wait.
+fn wait_until(
+    mut condition: impl FnMut() -> portcullis_netlink::Result<bool>,
+) -> portcullis_netlink::Result<()> {
+    let (start, mut wait) = (Instant::now(), FIRST_WAIT);
+    while !condition()? && start.elapsed() < WAIT_LIMIT {
+        thread::sleep(wait);
+        wait = (2 * wait).min(LONGEST_WAIT);
     }
+    Ok(())
 }
 
 /// Checks that packets between pods of a bridge pass through the rules of Services and policies.
