@@ -29,8 +29,8 @@ UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:system
 MEMCHECK := drift generic nf_tables nfacct tables
 POD_NETWORK := ip:iproute2 ping:iputils-ping /usr/lib/cni/portmap:containernetworking-plugins
 BROWSER := $(BUILD) chromium:chromium ip:iproute2 iptables-nft-restore:iptables
-# A container runtime, and a static shell for its containers.
-RUNTIME := containerd:containerd ctr:containerd runc:runc busybox:busybox-static
+# A container runtime, a static shell for its containers, and a client of HTTP/2.
+RUNTIME := containerd:containerd ctr:containerd runc:runc busybox:busybox-static curl:curl
 TEST := $(BENCH) $(UNIT) nft:nftables setcap:libcap2-bin $(QEMU) $(BROWSER) $(POD_NETWORK) $(RUNTIME)
 
 # Duration of each target of `make fuzz`, of `make chaos` and of `make soak`.

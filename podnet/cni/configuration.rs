@@ -13,7 +13,10 @@ use crate::host_ports::PortMapping;
 use super::error::{CniError, ErrorCode, Result};
 
 /// The default bridge.
-const BRIDGE: &str = "cni0";
+pub(crate) const BRIDGE: &str = "cni0";
+
+/// The type of the plugin that sets up `lo`, whose name this program has too.
+pub(crate) const LOOPBACK: &str = "loopback";
 
 /// The largest MTU of a veth pair (`ETH_MAX_MTU`), and the smallest with which IPv6 works (RFC 8200, 5).
 const MAX_MTU: u32 = 65_535;
@@ -174,6 +177,11 @@ impl NetworkConfiguration {
             .map_err(|error| {
                 invalid(format!("network configuration: runtimeConfig.{}: {}", error.path(), error.inner()))
             })
+    }
+
+    /// Returns true if the request is for the plugin `loopback`.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.plugin == LOOPBACK
     }
 
     /// Returns the bridge's name.

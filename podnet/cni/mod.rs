@@ -18,6 +18,7 @@ mod usage;
 mod verb;
 mod version;
 
+pub(crate) use configuration::{BRIDGE, LOOPBACK};
 pub use configuration::{Capabilities, NetworkConfiguration, ValidAttachment};
 pub use error::{CniError, ErrorCode, Result};
 pub use plugin::main;

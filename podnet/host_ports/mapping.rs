@@ -7,21 +7,25 @@ use std::num::NonZeroU16;
 use portcullis_netlink::Family;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// A mapping of a port of the node to a port of a pod (CNI conventions, `portMappings`).
+/// A mapping of a port of the node to a port of a pod (CNI conventions, `portMappings`). containerd writes the keys as its fields in Go are
+/// called, because the reference plugin, like all programs in Go, ignores the case of keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// The port of the node.
+    #[serde(alias = "HostPort")]
     pub host_port: NonZeroU16,
     /// The port of the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: NonZeroU16,
     /// The protocol; TCP if the runtime passes none.
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     pub protocol: TransportProtocol,
     /// The address of the node at which the port is served; `None` for all addresses of the node. `0.0.0.0` and `::` mean all
     /// addresses of their family.
     #[serde(
         rename = "hostIP",
+        alias = "HostIP",
         default,
         deserialize_with = "host_ip",
         skip_serializing_if = "Option::is_none"
@@ -131,6 +135,11 @@ mod tests {
             (r#"{"hostPort":1,"containerPort":2,"protocol":"","hostIP":"10.0.0.1"}"#, Ok("10.0.0.1:1/tcp")),
             (r#"{"hostPort":1,"containerPort":2,"hostIP":"::ffff:10.0.0.1"}"#, Ok("10.0.0.1:1/tcp")),
             (r#"{"hostPort":1,"containerPort":2,"hostIP":null,"more":1}"#, Ok("1/tcp")),
+            (
+                r#"{"HostPort":53,"ContainerPort":53,"Protocol":"udp","HostIP":"10.0.0.1"}"#,
+                Ok("10.0.0.1:53/udp"),
+            ),
+            (r#"{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}"#, Ok("8080/tcp")),
             (r#"{"hostPort":0,"containerPort":2}"#, Err("nonzero")),
             (r#"{"hostPort":65536,"containerPort":2}"#, Err("65536")),
             (r#"{"containerPort":2}"#, Err("hostPort")),

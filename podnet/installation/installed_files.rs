@@ -1,12 +1,14 @@
 //! The installed files of a node.
 
-use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::configuration::{ConfigurationList, FILE, PLUGIN};
 use super::error::InstallationError;
 use super::other_configurations::{PrecedingConfiguration, preceding};
 use super::{atomic_file, plugin_binary, readiness};
+use crate::cni::LOOPBACK;
 
 /// Only root reads the configuration, as security benchmarks ask for.
 const CONFIGURATION_MODE: u32 = 0o600;
@@ -46,6 +48,24 @@ impl Installation {
         plugin_binary::install(source, &self.plugin())
     }
 
+    /// Gives the plugin the name `loopback` as well, unless there is a plugin of that name: older container runtimes start no pods without
+    /// it. Returns true if it was not there.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn install_loopback(&self) -> Result<bool, InstallationError> {
+        let path = self.loopback();
+        if path.symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        match symlink(PLUGIN, &path) {
+            Ok(()) => Ok(true),
+            // Another program installed it at this moment.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(InstallationError::new("link", &path)(error)),
+        }
+    }
+
     /// Writes the configuration in one step, unless it is there. Returns true if it was written. The plugin must be installed, and
     /// the network be ready.
     ///
@@ -79,11 +99,12 @@ impl Installation {
         preceding(&self.conf_dir)
     }
 
-    /// Removes the configuration and the plugin, in this order, or only finds them if `dry_run`. Returns the files, and the errors. Records
+    /// Removes the configuration and the plugin with its other name, in this order, or only finds them if `dry_run`. Returns the files, and the errors. Records
     /// of pods stay: they hold addresses of pods that still run.
     pub fn remove(&self, dry_run: bool) -> (Vec<RemovedFile>, Vec<InstallationError>) {
         let (mut removed, mut errors) = (Vec::new(), Vec::new());
-        for path in [self.configuration(), self.plugin()] {
+        let loopback = Some(self.loopback()).filter(|path| is_own_link(path));
+        for path in [self.configuration()].into_iter().chain(loopback).chain([self.plugin()]) {
             if dry_run {
                 removed.extend(path.symlink_metadata().is_ok().then_some(path));
                 continue;
@@ -102,8 +123,18 @@ impl Installation {
         self.bin_dir.join(PLUGIN)
     }
 
+    /// Returns the path of the plugin `loopback`.
+    fn loopback(&self) -> PathBuf {
+        self.bin_dir.join(LOOPBACK)
+    }
+
     /// Returns the path of the configuration.
     pub fn configuration(&self) -> PathBuf {
         self.conf_dir.join(FILE)
     }
+}
+
+/// Returns true if a path is a link to the plugin.
+fn is_own_link(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new(PLUGIN))
 }

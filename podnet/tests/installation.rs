@@ -82,6 +82,28 @@ fn the_plugin_is_replaced_only_by_another_version() {
     assert_eq!(files(&installation.bin_dir), ["portcullis"], "no temporary files");
 }
 
+#[test]
+fn the_plugin_loopback_is_installed_unless_there_is_one() {
+    let (root, installation) = installation();
+    let source = root.path().join("binary");
+    fs::write(&source, "binary").unwrap();
+    installation.install_plugin(&source).unwrap();
+    assert_eq!(
+        [installation.install_loopback().unwrap(), installation.install_loopback().unwrap()],
+        [true, false]
+    );
+    let loopback = installation.bin_dir.join("loopback");
+    assert_eq!(fs::read(&loopback).unwrap(), fs::read(installation.plugin()).unwrap());
+    assert_eq!(installation.remove(true).0, [loopback.clone(), installation.plugin()]);
+    assert_eq!(installation.remove(false).0, [loopback.clone(), installation.plugin()]);
+    assert_eq!(files(&installation.bin_dir), [] as [String; 0]);
+    // Of another program.
+    fs::write(&loopback, "the reference plugin").unwrap();
+    assert!(!installation.install_loopback().unwrap());
+    assert_eq!(installation.remove(false).0, Vec::<std::path::PathBuf>::new());
+    assert_eq!(fs::read_to_string(&loopback).unwrap(), "the reference plugin");
+}
+
 /// `write` to a running program fails with ETXTBSY, and a truncated one would break it.
 #[test]
 fn a_running_plugin_is_not_disturbed() {

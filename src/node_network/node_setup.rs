@@ -42,6 +42,9 @@ pub fn set_up_node(config: &config::PodNetwork) -> Result<(), NodeSetupError> {
     if installation.install_plugin(Path::new(OWN_BINARY))? {
         tracing::info!(path = %installation.plugin().display(), "CNI plugin installed");
     }
+    if installation.install_loopback()? {
+        tracing::info!("CNI plugin loopback installed, as there was none");
+    }
     Ok(())
 }
 

@@ -32,12 +32,26 @@ impl Node {
     /// Starts a node whose containers get a network by a configuration, a list of plugins. If it is empty, the node has neither the
     /// plugin nor a configuration.
     pub(crate) fn start(configuration: &str) -> Self {
+        Self::start_runtime(configuration, "")
+    }
+
+    /// Starts a node whose runtime serves the kubelet as well, with a sandbox image.
+    pub(crate) fn start_with_cri(configuration: &str, sandbox_image: &str) -> Self {
+        Self::start_runtime(configuration, sandbox_image)
+    }
+
+    fn start_runtime(configuration: &str, sandbox_image: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("pod-runtime-").tempdir().expect("a temporary folder");
         make_root_file_system(&folder.path().join("rootfs"));
         let unshare = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"])
             .args(["--mount-proc", "sh", "-c", SCRIPT, "node"])
-            .args([folder.path().as_os_str(), PROGRAM.as_ref(), configuration.as_ref()])
+            .args([
+                folder.path().as_os_str(),
+                PROGRAM.as_ref(),
+                configuration.as_ref(),
+                sandbox_image.as_ref(),
+            ])
             .stdin(Stdio::null())
             .spawn()
             .expect("setpriv runs");

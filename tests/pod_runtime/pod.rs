@@ -46,7 +46,13 @@ impl Pod {
 
 /// Returns the running containers of a node.
 pub(crate) fn running(node: &Node) -> Vec<Task> {
-    let output = succeed(node.ctr(&["task", "ls"]).output().expect("nsenter runs"), "ctr task ls");
+    running_in(node, "default")
+}
+
+/// Returns the running containers of a node in a namespace of containerd.
+pub(crate) fn running_in(node: &Node, namespace: &str) -> Vec<Task> {
+    let listed = node.ctr(&["--namespace", namespace, "task", "ls"]).output();
+    let output = succeed(listed.expect("nsenter runs"), "ctr task ls");
     let lines = output.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines
         .filter_map(|fields| match fields[..] {

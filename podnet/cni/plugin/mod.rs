@@ -5,6 +5,7 @@ mod check;
 mod del;
 mod gc;
 mod host_ports;
+mod loopback;
 mod status;
 
 use std::ffi::OsString;
@@ -92,6 +93,9 @@ enum Answer {
 
 fn run(call: &Call) -> Result<Answer> {
     let configuration = &call.configuration;
+    if configuration.is_loopback() {
+        return loopback::run(&call.request);
+    }
     match &call.request {
         Request::Add(container) => add::run(configuration, container).map(Answer::Added),
         Request::Del(container) => del::run(configuration, container).map(|()| Answer::Nothing),
