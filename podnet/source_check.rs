@@ -1,11 +1,17 @@
 //! Packets of pods with a source address that is not theirs are dropped.
 //!
 //! ```text
-//! prerouting ── from a pod's interface, IPv6 ── the route to the source is another one ─► count, drop
+//! prerouting ── from a pod's interface (ptp), IPv6 ── the route to the source is another one ─► count, drop
+//!            └─ from the bridge (bridge) ─────────── the route to the source is another one ─► count, drop
 //! ```
-//! With the wiring `ptp` the node has a route to each address of a pod through the interface of that pod, so the kernel's routes say which
-//! sources are the pod's, also while the daemon is down. For IPv4 `rp_filter` of the interface does the same; the kernel has no such setting
-//! for IPv6. Ports of a bridge are not distinguished by their routes.
+//! The kernel's routes say which sources are allowed, also while the daemon is down.
+//!
+//! **ptp.** The node has a route to each address of a pod through the interface of that pod. For IPv4 `rp_filter` of the interface does the
+//! same; the kernel has no such setting for IPv6.
+//!
+//! **bridge.** The node has one route through the bridge, to the pod CIDR, so sources outside of it are dropped. Pods of one node are not
+//! distinguished: a pod may use the address of another one, as on each Ethernet. br_netfilter, without which no pod is added, passes packets
+//! between ports through this chain too.
 //!
 //! Link-local and unspecified sources pass: neighbour discovery uses them, and they are not routed.
 
@@ -18,6 +24,8 @@ use portcullis_netlink::nf_tables::{
 use portcullis_netlink::socket::Socket;
 use portcullis_netlink::{Error, Family, Result};
 
+use crate::Wiring;
+use crate::cni::BRIDGE;
 use crate::links::VTEP_PREFIX;
 use crate::pod_interface::INTERFACE_PREFIX;
 
@@ -41,7 +49,6 @@ const PRIORITY: i32 = -300;
 pub struct SourceCheck {
     socket: Socket,
     table: DesiredTable,
-    is_wanted: bool,
 }
 
 impl SourceCheck {
@@ -51,7 +58,7 @@ impl SourceCheck {
     /// The process lacks privilege.
     pub fn open() -> Result<Option<Self>> {
         let socket = nf_tables::open()?;
-        Ok(socket.map(|socket| SourceCheck { socket, table: table(), is_wanted: false }))
+        Ok(socket.map(|socket| SourceCheck { socket, table: table(Wiring::default()) }))
     }
 
     /// Returns the socket that writes, whose port id distinguishes own changes from external ones.
@@ -59,18 +66,22 @@ impl SourceCheck {
         &self.socket
     }
 
-    /// Writes what differs, or deletes the table if it is not wanted.
+    /// Sets the wiring of the pods whose sources are checked.
+    pub fn set_wiring(&mut self, wiring: Wiring) {
+        self.table = table(wiring);
+    }
+
+    /// Writes what differs for a wiring, or deletes the table if there is none.
     ///
     /// # Errors
     /// The kernel rejected the table: without `CONFIG_NFT_FIB_INET`, it has no lookups of routes.
-    pub fn sync(&mut self, is_wanted: bool) -> Result<ChangeCounts> {
-        self.is_wanted = is_wanted;
-        self.table.invalidate();
-        if is_wanted {
-            return Ok(nf_tables::commit(&mut self.socket, &mut self.table)?.changes);
-        }
-        let is_deleted = delete_table(&mut self.socket, TableFamily::Inet, TABLE)?;
-        Ok(ChangeCounts { chains: usize::from(is_deleted), ..ChangeCounts::default() })
+    pub fn sync(&mut self, wanted: Option<Wiring>) -> Result<ChangeCounts> {
+        let Some(wiring) = wanted else {
+            let is_deleted = delete_table(&mut self.socket, TableFamily::Inet, TABLE)?;
+            return Ok(ChangeCounts { chains: usize::from(is_deleted), ..ChangeCounts::default() });
+        };
+        self.set_wiring(wiring);
+        Ok(nf_tables::commit(&mut self.socket, &mut self.table)?.changes)
     }
 
     /// Returns the table as it should be.
@@ -101,7 +112,7 @@ pub fn dropped_packets() -> Result<Option<u64>> {
 }
 
 /// Returns the table, which does not depend on pods (pure).
-fn table() -> DesiredTable {
+fn table(wiring: Wiring) -> DesiredTable {
     let mut table = DesiredTable::new(TableFamily::Inet, TABLE);
     table.set_comment("packets of pods with sources that are not theirs, by portcullis");
     table.put_counter(&DROPPED.into(), Some("packets of pods with sources that are not theirs"));
@@ -116,17 +127,26 @@ fn table() -> DesiredTable {
     let elements = [range(Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED), range(link_local, end)];
     table.put_set(&UNCHECKED.into(), Set::with_elements(spec, elements));
     let interface = Field::Meta(Meta::IifName);
-    let rule = Rule::new()
-        .compare(interface, Comparison::Equal, Value::new(INTERFACE_PREFIX.as_bytes()))
-        .compare(interface, Comparison::NotEqual, Value::new(VTEP_PREFIX.as_bytes()))
-        .family(Family::V6)
-        .is_not_in(&[Field::Source(Family::V6)], UNCHECKED)
-        .without_source_route()
-        .counter(DROPPED)
-        .then(Verdict::Drop)
-        .with_comment("sources that are not the pod's");
+    let from_pods = || match wiring {
+        Wiring::Ptp => Rule::new()
+            .compare(interface, Comparison::Equal, Value::new(INTERFACE_PREFIX.as_bytes()))
+            .compare(interface, Comparison::NotEqual, Value::new(VTEP_PREFIX.as_bytes())),
+        Wiring::Bridge => {
+            // The whole name, with its end.
+            let mut name = [0; 16];
+            name[..BRIDGE.len()].copy_from_slice(BRIDGE.as_bytes());
+            Rule::new().compare(interface, Comparison::Equal, Value::new(&name))
+        }
+    };
+    let dropped = |rule: Rule| {
+        let rule = rule.without_source_route().counter(DROPPED).then(Verdict::Drop);
+        rule.with_comment("sources that are not the pod's")
+    };
+    let v6 = from_pods().family(Family::V6).is_not_in(&[Field::Source(Family::V6)], UNCHECKED);
+    let v4 = (wiring == Wiring::Bridge).then(|| from_pods().family(Family::V4));
+    let rules = v4.into_iter().chain([v6]).map(dropped).collect();
     let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: PRIORITY };
-    table.put_chain(&CHAIN.into(), Chain { base: Some(base), ..Chain::new(vec![rule]) });
+    table.put_chain(&CHAIN.into(), Chain { base: Some(base), ..Chain::new(rules) });
     table
 }
 
@@ -136,14 +156,18 @@ mod tests {
 
     #[test]
     fn the_table_as_nft_lists_it() {
-        let listed = table().desired().to_string();
-        for line in [
-            "type filter hook prerouting priority -300",
-            "iifname \"pc*\" iifname != \"pc-*\" ip6 saddr != @unchecked fib saddr . iif oif missing counter name \"dropped\" drop",
-            "elements = { ::,\n",
-            "fe80::/10",
-        ] {
-            assert!(listed.contains(line), "{line} is not in {listed}");
+        let drop = "fib saddr . iif oif missing counter name \"dropped\" drop";
+        let ptp = format!("iifname \"pc*\" iifname != \"pc-*\" ip6 saddr != @unchecked {drop}");
+        let bridge_v4 = format!("iifname \"cni0\" meta nfproto ipv4 {drop}");
+        let bridge_v6 = format!("iifname \"cni0\" ip6 saddr != @unchecked {drop}");
+        let rows = [(Wiring::Ptp, vec![ptp]), (Wiring::Bridge, vec![bridge_v4, bridge_v6])];
+        for (wiring, rules) in rows {
+            let listed = table(wiring).desired().to_string();
+            let common = ["type filter hook prerouting priority -300", "elements = { ::,\n", "fe80::/10"];
+            for line in common.into_iter().chain(rules.iter().map(String::as_str)) {
+                assert!(listed.contains(line), "{wiring:?}: {line} is not in {listed}");
+            }
+            assert_eq!(listed.matches(drop).count(), rules.len(), "{wiring:?}: {listed}");
         }
     }
 }

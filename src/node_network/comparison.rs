@@ -24,7 +24,7 @@ use portcullis_policy::table::differences as table_differences;
 
 use super::host_ports::records;
 use super::planning::{self, cluster_cidrs};
-use super::{NodeNetwork, families, forwarded_cidrs, needs_source_check, reserved};
+use super::{NodeNetwork, families, forwarded_cidrs, reserved};
 use crate::config::{self, Config, ProxyMode};
 
 /// The pod network of this node that the settings and the Nodes call for.
@@ -212,7 +212,9 @@ impl NodeNetwork {
         differences.extend(compare_table(egress::TABLE, egress.desired(), found.as_ref()));
         if let Some(mut check) = SourceCheck::open()? {
             let found = check.read()?;
-            let wanted = needs_source_check(plan).then(|| check.desired());
+            let wiring = super::source_check(plan);
+            wiring.into_iter().for_each(|wiring| check.set_wiring(wiring));
+            let wanted = wiring.map(|_| check.desired());
             differences.extend(compare_table(source_check::TABLE, wanted, found.as_ref()));
         }
         let state_dir = &self.installation.state_dir;

@@ -28,7 +28,7 @@ use portcullis_podnet::addresses::{self, AddressStore, AddressUsage, PodRange};
 use portcullis_podnet::egress::{Egress, EgressError, EgressPolicy, enable_forwarding, loosen_rp_filter};
 use portcullis_podnet::installation::{ConfigurationList, HOST_LOCAL_FOLDERS, Installation};
 use portcullis_podnet::source_check::SourceCheck;
-use portcullis_podnet::{PodNetworkPlan, Uplink};
+use portcullis_podnet::{PodNetworkPlan, Uplink, Wiring};
 
 use crate::config;
 pub use node_setup::{NodeSetupError, set_up_node};
@@ -181,8 +181,8 @@ impl NodeNetwork {
             Err(error) => {
                 self.checks_sources = false;
                 let text = format_args!(
-                    "IPv6 packets of pods with source addresses that are not theirs are not dropped, as the kernel rejects the rule \
-                     (CONFIG_NFT_FIB_INET): {error}"
+                    "packets of pods with source addresses that are not theirs are not dropped (with the wiring ptp: of IPv6), as the \
+                     kernel rejects the rule (CONFIG_NFT_FIB_INET): {error}"
                 );
                 result.warn(Step::Sources, &text);
             }
@@ -190,15 +190,15 @@ impl NodeNetwork {
     }
 
     fn write_source_check(&mut self, plan: &PodNetworkPlan) -> KernelResult<ChangeCounts> {
-        let source_check = match &mut self.source_check {
-            Some(source_check) => source_check,
+        let check = match &mut self.source_check {
+            Some(check) => check,
             // The egress rules report a kernel without nf_tables.
             none => match SourceCheck::open()? {
                 Some(opened) => none.insert(opened),
                 None => return Ok(ChangeCounts::default()),
             },
         };
-        source_check.sync(needs_source_check(plan))
+        check.sync(source_check(plan))
     }
 
     fn accept_forwarded(&mut self, plan: &PodNetworkPlan, result: &mut NodeNetworkResult) {
@@ -277,6 +277,11 @@ impl NodeNetwork {
             Some((metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec()))
         };
         let path = self.installation.plugin();
+        if let Err(error) = self.installation.install_loopback() {
+            let text =
+                format_args!("{error}; containerd before 2.0 starts no pods without the CNI plugin loopback");
+            result.warn(Step::Plugin, &text);
+        }
         // The binaries are compared only after another process has changed the installed one.
         if self.plugin.is_some() && stamp(&path) == self.plugin {
             return;
@@ -322,9 +327,10 @@ fn families(plan: &PodNetworkPlan) -> impl Iterator<Item = Family> {
     Family::ALL.into_iter().filter(has)
 }
 
-/// Returns true if pods have addresses whose use by other pods the kernel does not prevent itself.
-fn needs_source_check(plan: &PodNetworkPlan) -> bool {
-    families(plan).any(|family| family == Family::V6)
+/// Returns the wiring for which sources of pods are checked, unless the kernel checks them itself: IPv4 with `ptp`.
+fn source_check(plan: &PodNetworkPlan) -> Option<Wiring> {
+    let needs_check = plan.wiring == Wiring::Bridge || families(plan).any(|family| family == Family::V6);
+    needs_check.then_some(plan.wiring)
 }
 
 /// Returns the CIDRs from and to which packets are forwarded.

@@ -2,6 +2,7 @@
 
 use portcullis_lab::NetNs;
 use portcullis_machines::qemu;
+use portcullis_podnet::Wiring;
 use portcullis_podnet::source_check::{self, SourceCheck};
 use serde_json::json;
 
@@ -15,7 +16,8 @@ fn pods_are_wired_checked_and_removed_on_the_oldest_kernel() {
 fn wire_pods(wiring: &str) {
     let node = Node::new(wiring);
     let host = NetNs::new(&node.host.name);
-    host.run(|| SourceCheck::open().unwrap().unwrap().sync(true).unwrap()).unwrap();
+    let wanted = Wiring::from_name(wiring);
+    host.run(|| SourceCheck::open().unwrap().unwrap().sync(wanted).unwrap()).unwrap();
     let (first, result) = node.add_pod();
     // With a host port, for which the plugin writes its table.
     let second = Namespace::new();

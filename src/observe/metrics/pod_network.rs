@@ -13,15 +13,13 @@ use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
 use super::Metrics;
 use super::counter_func::{CounterFunc, describe, family};
 use super::register::Registrar;
+use crate::control::REJECTED_NODE;
 
 /// Buckets of sync durations: from 0.1 ms to 5 s.
 const BUCKETS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0];
 
 /// Extents of syncs: everything, or changes only.
 const EXTENTS: [&str; 2] = ["full", "partial"];
-
-/// The reason of nodes of which the kernel rejects an object.
-const REJECTED: &str = "rejected";
 
 /// Metrics of the pod network.
 pub(super) struct PodNetworkMetrics {
@@ -76,7 +74,8 @@ impl PodNetworkMetrics {
             addresses: PodAddresses::new(),
             spoofed: CounterFunc::new(
                 "portcullis_pod_network_spoofed_packets_total",
-                "IPv6 packets of pods of this node that were dropped because their source address is not that of the pod",
+                "Packets of pods of this node that were dropped because their source address is not that of a pod; with the wiring ptp only \
+                 those of IPv6, as rp_filter drops those of IPv4",
             ),
         };
         to.add(metrics.addresses.clone());
@@ -85,7 +84,7 @@ impl PodNetworkMetrics {
         metrics.spoofed.set_reader(|| Some(0.0));
         // These exist from the start, so that the first sync is an increase.
         EXTENTS.iter().for_each(|extent| drop(metrics.sync.with_label_values(&[extent])));
-        for reason in NodeProblem::REASONS.iter().chain([&REJECTED]) {
+        for reason in NodeProblem::REASONS.iter().chain([&REJECTED_NODE]) {
             metrics.unreachable.with_label_values(&[*reason]).set(0.0);
         }
         metrics
@@ -115,7 +114,7 @@ impl Metrics {
     pub fn set_pod_network_nodes(&self, nodes: usize, unreachable: &[(&str, usize)], rejected: usize) {
         let metrics = &self.0.portcullis.pod_network;
         metrics.nodes.set(nodes as f64);
-        for (reason, nodes) in unreachable.iter().chain([&(REJECTED, rejected)]) {
+        for (reason, nodes) in unreachable.iter().chain([&(REJECTED_NODE, rejected)]) {
             metrics.unreachable.with_label_values(&[*reason]).set(*nodes as f64);
         }
     }
