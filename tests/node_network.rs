@@ -248,7 +248,7 @@ fn cleanup_finds_and_removes_everything_in_the_configured_folders() {
             "table inet portcullis-pod-sources".to_owned(),
         ];
         assert_eq!(objects(cleanup::remove(&Installation::default(), true)), rules);
-        let files = ["net.d/10-portcullis.conflist", "bin/portcullis"]
+        let files = ["net.d/10-portcullis.conflist", "bin/loopback", "bin/portcullis"]
             .map(|name| node.path(name).display().to_string());
         let expected = [&files[..], &rules].concat();
         assert_eq!(objects(cleanup::remove(&installation, true)), expected);

@@ -277,21 +277,20 @@ impl NodeNetwork {
             Some((metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec()))
         };
         let path = self.installation.plugin();
+        // The binaries are compared only after another process has changed the installed one.
+        if self.plugin.is_none() || stamp(&path) != self.plugin {
+            match self.installation.install_plugin(Path::new(OWN_BINARY)) {
+                Ok(is_new) => {
+                    result.plugin_installed = is_new;
+                    self.plugin = stamp(&path);
+                }
+                Err(error) => return result.fail(Step::Plugin, &error),
+            }
+        }
         if let Err(error) = self.installation.install_loopback() {
             let text =
                 format_args!("{error}; containerd before 2.0 starts no pods without the CNI plugin loopback");
             result.warn(Step::Plugin, &text);
-        }
-        // The binaries are compared only after another process has changed the installed one.
-        if self.plugin.is_some() && stamp(&path) == self.plugin {
-            return;
-        }
-        match self.installation.install_plugin(Path::new(OWN_BINARY)) {
-            Ok(is_new) => {
-                result.plugin_installed = is_new;
-                self.plugin = stamp(&path);
-            }
-            Err(error) => result.fail(Step::Plugin, &error),
         }
     }
 

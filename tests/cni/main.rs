@@ -10,6 +10,7 @@ mod chain;
 mod damage;
 mod interruption;
 mod lifecycle;
+mod loopback;
 mod oldest_kernel;
 mod packets;
 mod source_check;
