@@ -39,7 +39,7 @@ fn kubelet_starts_pods_with_our_sandbox_image_and_network() {
     assert!(has_host_port());
 
     cri.remove_pod_sandbox(&first);
-    assert_eq!(attachments(&node).into_keys().collect::<Vec<_>>(), [second.clone()]);
+    assert_eq!(attachments(&node).into_keys().collect::<Vec<_>>(), std::slice::from_ref(&second));
     assert!(!has_host_port());
     // The process of a sandbox ends: the kubelet sees it, and removes the sandbox.
     node.shell(&format!("kill -TERM {}", tasks[1].process));
@@ -57,7 +57,11 @@ fn kubelet_learns_why_a_pod_gets_no_network() {
     let first = cri.run_pod_sandbox("first", None).expect("it starts");
     let error = cri.run_pod_sandbox("second", None).expect_err("no address is free");
     assert!(error.contains("10.244.1.0/30"), "{error}");
-    assert_eq!(attachments(&node).into_keys().collect::<Vec<_>>(), [first.clone()], "nothing of it is left");
+    assert_eq!(
+        attachments(&node).into_keys().collect::<Vec<_>>(),
+        std::slice::from_ref(&first),
+        "nothing of it is left"
+    );
     cri.remove_pod_sandbox(&first);
     let again = cri.run_pod_sandbox("second", None).expect("the address is free again");
     cri.remove_pod_sandbox(&again);
