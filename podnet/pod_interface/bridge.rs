@@ -5,6 +5,7 @@ use portcullis_netlink::route::{InterfaceBatch, Link, LinkSettings, Rtnetlink};
 
 use super::error::{Error, Result};
 use super::identity::bridge_mac;
+use super::sysctl::Ipv6Settings;
 use super::{PodInterface, sysctl};
 use crate::addresses::PodRange;
 
@@ -36,12 +37,15 @@ pub(super) fn ensure(host: &mut Rtnetlink, pod: &PodInterface<'_>) -> Result<Lin
     if !is_new && link.is_up() && missing.is_empty() {
         return Ok(link);
     }
-    if is_new && sysctl::set_ipv6(name, "accept_ra", "0")? {
-        // The bridge sends its own solicitations back to itself through ports with hairpin mode.
-        sysctl::set_ipv6(name, "accept_dad", "0")?;
-    }
-    if pod.has_ipv6() {
-        sysctl::enable_ipv6(&[name])?;
+    if let Some(settings) = Ipv6Settings::open(name)? {
+        if is_new {
+            settings.set("accept_ra", "0")?;
+            // The bridge sends its own solicitations back to itself through ports with hairpin mode.
+            settings.set("accept_dad", "0")?;
+        }
+        if pod.has_ipv6() {
+            settings.enable()?;
+        }
     }
     let mut batch = InterfaceBatch::new();
     if is_new {

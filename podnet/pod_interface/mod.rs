@@ -47,6 +47,7 @@ use portcullis_netlink::route::{
     InterfaceBatch, Link, LinkSettings, MacAddress, RouteLookup, Rtnetlink, VethEnd,
 };
 
+use self::sysctl::Ipv6Settings;
 use crate::Wiring;
 use crate::addresses::AttachmentKey;
 
@@ -195,10 +196,14 @@ impl PodInterface<'_> {
         bridge: Option<&Link>,
     ) -> Result<Vec<AddedAddress>> {
         let mut batch = InterfaceBatch::new();
-        let has_kernel_ipv6 = sysctl::set_ipv6(&link.name, "accept_ra", "0")?;
-        if self.has_ipv6() {
-            sysctl::enable_ipv6(&[&link.name])?;
+        let settings = Ipv6Settings::open(&link.name)?;
+        if let Some(settings) = &settings {
+            settings.set("accept_ra", "0")?;
+            if self.has_ipv6() {
+                settings.enable()?;
+            }
         }
+        let has_kernel_ipv6 = settings.is_some();
         batch.configure_link(
             link.index,
             &LinkSettings {

@@ -8,7 +8,8 @@ use portcullis_netlink::route::{
 };
 
 use super::error::{Error, Result};
-use super::{AddedAddress, Identity, PodInterface, sysctl};
+use super::sysctl::Ipv6Settings;
+use super::{AddedAddress, Identity, PodInterface};
 use crate::{ROUTE_PROTOCOL, Wiring};
 
 /// The pod announces its addresses when its Ethernet address changes.
@@ -65,14 +66,17 @@ impl PodInterface<'_> {
     }
 
     fn set_ipv6_settings(&self) -> Result<()> {
-        let name = self.key.interface();
-        sysctl::set_ipv6(name, "accept_ra", "0")?;
+        let Some(settings) = Ipv6Settings::open(self.key.interface())? else { return Ok(()) };
+        settings.set("accept_ra", "0")?;
         if self.has_ipv6() {
-            sysctl::enable_ipv6(&["lo", name])?;
-            sysctl::set_ipv6(name, "accept_dad", "0")?;
+            if let Some(loopback) = Ipv6Settings::open("lo")? {
+                loopback.enable()?;
+            }
+            settings.enable()?;
+            settings.set("accept_dad", "0")?;
             // The plugin "tuning" sets the interface down to change its Ethernet address.
-            sysctl::set_ipv6(name, "keep_addr_on_down", "1")?;
-            sysctl::set_ipv6(name, "ndisc_notify", "1")?;
+            settings.set("keep_addr_on_down", "1")?;
+            settings.set("ndisc_notify", "1")?;
         }
         Ok(())
     }

@@ -74,7 +74,9 @@ impl Contender {
         let node = Netns::new();
         node.run("ip link set lo up");
         node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        Contender { name, program, node, state: tempfile::tempdir().expect("a temporary folder") }
+        // On a tmpfs, as on a node.
+        let state = tempfile::tempdir_in("/dev/shm").expect("a temporary folder");
+        Contender { name, program, node, state }
     }
 
     /// Returns our plugin, on a node of its own.
