@@ -69,6 +69,23 @@ impl IptablesKernel for SavedRules {
         Ok(())
     }
 
+    fn dump_without(
+        &self,
+        table: Table,
+        _: &dyn Fn(&str) -> bool,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        self.dump(table, line)
+    }
+
+    fn is_costly_to_list(&self, _: Table) -> bool {
+        false
+    }
+
+    fn delete_jumps(&self, _: Table, _: &[String]) -> bool {
+        false
+    }
+
     fn dump_counters(&self, _chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.dump(Table::Nat, line)
     }

@@ -24,6 +24,8 @@ pub enum ProgramErrorKind {
     TimedOut {
         /// Its time limit.
         limit: Duration,
+        /// The time for which it waited for a processor, which does not count.
+        waited: Duration,
         /// It ignores SIGKILL, for example because it waits in the kernel.
         is_hanging: bool,
     },
@@ -53,8 +55,16 @@ impl fmt::Display for ProgramError {
         match &self.kind {
             ProgramErrorKind::CannotStart(error) => write!(f, "cannot run {command}: {error}"),
             ProgramErrorKind::Io(error) => write!(f, "cannot exchange data with {command}: {error}"),
-            ProgramErrorKind::TimedOut { limit, is_hanging } => {
-                write!(f, "{command} did not end within {:.1} s and was killed", limit.as_secs_f64())?;
+            ProgramErrorKind::TimedOut { limit, waited, is_hanging } => {
+                write!(f, "{command} did not end within {:.1} s", limit.as_secs_f64())?;
+                if *waited >= Duration::from_secs(1) {
+                    write!(
+                        f,
+                        ", apart from {:.1} s in which it waited for a processor,",
+                        waited.as_secs_f64()
+                    )?;
+                }
+                f.write_str(" and was killed")?;
                 if *is_hanging {
                     f.write_str("; it has not ended yet, and may hang in the kernel")
                 } else {

@@ -10,12 +10,14 @@
 //! ```
 //!
 //! The time limit grows with the bytes that the program takes and prints, so that it fits restores of any size. It includes the
-//! wait for the xtables lock.
+//! wait for the xtables lock, but not waits for a processor: on a busy machine, a program that works is not killed.
 
 mod error;
 mod modprobe;
 mod output;
 mod process;
+mod processor_time;
+mod progress;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use error::{ProgramError, ProgramErrorKind};
 pub use modprobe::modprobe;
 use output::Lines;
 use process::{Input, Process};
+pub use progress::report_progress;
 pub use running::{interrupt_all, timeouts};
 use time_limit::TimeLimit;
 pub use time_limit::set_time_limit;

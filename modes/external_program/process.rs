@@ -12,11 +12,15 @@ use rustix::io::ioctl_fionbio;
 
 use super::error::{ProgramError, ProgramErrorKind};
 use super::output::ErrorOutput;
-use super::running;
+use super::processor_time::ProcessorTime;
 use super::{BUFFER, ExternalProgram, MAX_OUTPUT, ProgramEnd, TimeLimit};
+use super::{progress, running};
 
 /// The period of checks for the end of a program whose output does not end, because another process has its pipes.
 const CHECK_PERIOD: Duration = Duration::from_millis(100);
+
+/// The period of reports of progress.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The longest wait for the end of a program that was killed.
 const KILL_WAIT: Duration = Duration::from_secs(2);
@@ -39,6 +43,8 @@ pub(super) struct Process<'a> {
     printed: u64,
     errors: ErrorOutput,
     limit: TimeLimit,
+    /// The last check for progress, with the processor time and the bytes then.
+    checked: (Instant, Duration, u64),
     /// The reason why it must be killed.
     failure: Option<ProgramErrorKind>,
     buffer: Vec<u8>,
@@ -98,7 +104,8 @@ impl<'a> Process<'a> {
         let mut command = Command::new(&program.name);
         command.envs(program.environment.iter().map(|(name, value)| (name, value)));
         command.args(&program.arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0);
-        let limit = TimeLimit::new(program.limit, Instant::now());
+        let now = Instant::now();
+        let limit = TimeLimit::new(program.limit, now);
         let mut child = running::start(&program.name, &mut command).map_err(|kind| program.error(kind))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut process = Process {
@@ -111,6 +118,7 @@ impl<'a> Process<'a> {
             printed: 0,
             errors: ErrorOutput::default(),
             limit,
+            checked: (now, Duration::ZERO, 0),
             failure: None,
             buffer: vec![0; BUFFER],
         };
@@ -159,9 +167,9 @@ impl<'a> Process<'a> {
     fn fail(&mut self, failure: ProgramErrorKind) -> ProgramErrorKind {
         let has_ended = self.kill();
         match failure {
-            ProgramErrorKind::TimedOut { limit, .. } => {
+            ProgramErrorKind::TimedOut { limit, waited, .. } => {
                 running::count_timeout(&self.program.name);
-                ProgramErrorKind::TimedOut { limit, is_hanging: !has_ended }
+                ProgramErrorKind::TimedOut { limit, waited, is_hanging: !has_ended }
             }
             other => other,
         }
@@ -184,14 +192,31 @@ impl<'a> Process<'a> {
         true
     }
 
-    /// Sets the failure at the time limit, or if this process is being stopped.
+    /// Sets the failure at the time limit, or if this process is being stopped, and reports progress.
     fn check_limits(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.checked.0) >= REPORT_PERIOD || self.limit.left(now).is_none() {
+            self.check_progress(now);
+        }
         if running::is_interrupted() {
             self.failure.get_or_insert(ProgramErrorKind::Interrupted);
-        } else if self.limit.left(Instant::now()).is_none() {
-            let limit = self.limit.limit();
-            self.failure.get_or_insert(ProgramErrorKind::TimedOut { limit, is_hanging: false });
+        } else if self.limit.left(now).is_none() {
+            let (limit, waited) = (self.limit.limit(), self.limit.waited());
+            self.failure.get_or_insert(ProgramErrorKind::TimedOut { limit, waited, is_hanging: false });
         }
+    }
+
+    /// Reads the program's processor time, and reports progress.
+    fn check_progress(&mut self, now: Instant) {
+        let Some(child) = &self.child else { return };
+        let ProcessorTime { used, waited } = ProcessorTime::of(child.id());
+        // Zero once it has ended, as another process waits for its output.
+        self.limit.set_waited(waited.max(self.limit.waited()));
+        let (_, used_before, bytes_before) = self.checked;
+        if used > used_before || self.limit.bytes() > bytes_before {
+            progress::advanced();
+        }
+        self.checked = (now, used, self.limit.bytes());
     }
 
     /// Waits until the program prints something or, with `can_write`, takes input, and reads what it printed. Returns false if

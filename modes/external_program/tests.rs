@@ -1,6 +1,9 @@
 //! Programs that end, fail, hang and print without end.
 
 use std::fs;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,6 +68,71 @@ fn variables_are_added_to_those_of_this_process() {
     let program = shell("echo $ADDED $HOME", LONG).with_environment([("ADDED", "a b")]);
     let (_, output) = program.output().expect("it ends");
     assert_eq!(output, format!("a b {}\n", std::env::var("HOME").unwrap_or_default()));
+}
+
+/// A process that keeps a processor busy until it is dropped.
+struct Busy(Child);
+
+impl Busy {
+    fn new(cpu: &str) -> Self {
+        Busy(
+            Command::new("taskset")
+                .args(["-c", cpu, "sh", "-c", "while :; do :; done"])
+                .spawn()
+                .expect("util-linux"),
+        )
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).expect("it runs until it is killed");
+    }
+}
+
+/// Returns a processor on which this process may run.
+fn processor() -> String {
+    let status = fs::read_to_string("/proc/self/status").expect("procfs");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list");
+    list.trim().chars().take_while(char::is_ascii_digit).collect()
+}
+
+#[test]
+fn a_program_that_waits_for_a_processor_is_not_killed_and_one_that_sleeps_is() {
+    let cpu = processor();
+    let _busy = Busy::new(&cpu);
+    // A tenth of the processor.
+    let slowly = |script: &str, limit| {
+        let script = format!("exec taskset -c {cpu} nice -n 10 sh -c '{script}'");
+        let start = Instant::now();
+        (described(shell(&script, limit).output().map(|(end, _)| end)), start.elapsed())
+    };
+    let works = "while read -r used rest < /proc/$$/schedstat && [ $used -lt 400000000 ]; do :; done";
+    let limit = 2_000;
+    let (end, took) = slowly(works, limit);
+    assert_eq!(end, "Some(0) ", "it needs 0.4 s of processor time, and took {took:?}");
+    assert!(took > Duration::from_millis(limit), "the processor was not busy: {took:?}");
+    let (end, _) = slowly("exec sleep 1000", 500);
+    assert!(end.starts_with(" did not end within 0.5 s") && end.ends_with(" and was killed"), "{end}");
+}
+
+#[test]
+fn progress_of_a_program_that_works_is_reported() {
+    let reports = |script: &str| {
+        let reports = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&reports);
+        let report: Arc<dyn Fn() + Send + Sync> = Arc::new(move || _ = counter.fetch_add(1, Relaxed));
+        let end = super::report_progress(&report, || shell(script, LONG).output());
+        assert!(end.expect("it ends").0.status.success());
+        assert!(shell("sleep 1.2", LONG).output().is_ok(), "a program that is not reported");
+        reports.load(Relaxed)
+    };
+    assert!(
+        reports("while read -r used rest < /proc/$$/schedstat && [ $used -lt 1500000000 ]; do :; done") > 0
+    );
+    assert!(reports("for n in 1 2 3; do sleep 0.7; echo $n; done") > 0, "it prints something");
+    // Its start counts.
+    assert!(reports("exec sleep 5") <= 2, "it sleeps");
 }
 
 #[test]

@@ -21,17 +21,18 @@ pub(super) fn configured() -> Duration {
     Duration::from_millis(TIME_LIMIT.load(Relaxed))
 }
 
-/// A time limit that grows with the bytes that the program took and printed.
+/// A time limit that grows with the bytes that the program took and printed. Waits for a processor do not count.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeLimit {
     start: Instant,
     base: Duration,
     bytes: u64,
+    waited: Duration,
 }
 
 impl TimeLimit {
     pub(super) fn new(base: Duration, start: Instant) -> Self {
-        TimeLimit { start, base, bytes: 0 }
+        TimeLimit { start, base, bytes: 0, waited: Duration::ZERO }
     }
 
     /// Adds bytes that were taken or printed.
@@ -39,20 +40,48 @@ impl TimeLimit {
         self.bytes += bytes as u64;
     }
 
-    /// Returns the limit, from the start of the program.
+    /// Returns the number of bytes that were taken or printed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Sets the time for which the program has waited for a processor since its start.
+    pub(super) fn set_waited(&mut self, waited: Duration) {
+        self.waited = waited;
+    }
+
+    /// Returns the time for which the program has waited for a processor.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Returns the limit, from the start of the program and without waits for a processor.
     pub(super) fn limit(&self) -> Duration {
         self.base + Duration::from_millis(self.bytes * 1000 / BYTES_PER_SECOND)
     }
 
     /// Returns the time that is left; `None` after the limit.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
-        (self.start + self.limit()).checked_duration_since(now).filter(|left| !left.is_zero())
+        (self.start + self.limit() + self.waited).checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_for_a_processor_do_not_count() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut limit = TimeLimit::new(Duration::from_secs(40), start);
+        // A restore of 78,000 rules at a load of 30.
+        assert_eq!(limit.left(after(120)), None);
+        limit.set_waited(Duration::from_secs(109));
+        assert_eq!(limit.left(after(120)), Some(Duration::from_secs(29)));
+        assert_eq!(limit.left(after(149)), None, "it hangs since");
+        assert_eq!(limit.limit(), Duration::from_secs(40));
+    }
 
     #[test]
     fn limit_grows_with_the_bytes() {

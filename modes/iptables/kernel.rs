@@ -36,7 +36,8 @@ pub(crate) fn has_synced_since(fingerprints: &[Fingerprint], generation: u32) ->
     !fingerprints.is_empty() && fingerprints.iter().all(is_later)
 }
 
-/// The iptables rules of one family in the kernel.
+/// The iptables rules of one family in the kernel. No method has a default, so that kernels which pass requests on to another one
+/// cannot omit any.
 pub trait IptablesKernel: Send {
     /// Returns the flavour of the tools.
     fn flavour(&self) -> Flavour;
@@ -63,23 +64,14 @@ pub trait IptablesKernel: Send {
         table: Table,
         is_skipped: &dyn Fn(&str) -> bool,
         line: &mut dyn FnMut(&str),
-    ) -> Result<(), ToolError> {
-        _ = is_skipped;
-        self.dump(table, line)
-    }
+    ) -> Result<(), ToolError>;
 
     /// Returns true if the tool takes longer to list the rules of our chains in a table than to write them.
-    fn is_costly_to_list(&self, table: Table) -> bool {
-        _ = table;
-        false
-    }
+    fn is_costly_to_list(&self, table: Table) -> bool;
 
     /// Deletes rules that jump to other chains, each given as a line of a dump, if this takes no restore. Returns false, and deletes
     /// none, if it does. In a restore, the nft tool reads the rules of all chains to find them.
-    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
-        _ = (table, jumps);
-        false
-    }
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool;
 
     /// Calls `line` with each rule of a chain of table nat and its counters, as `-A CHAIN … -c PACKETS BYTES …`.
     ///

@@ -78,6 +78,14 @@ impl IptablesKernel for CountingKernel {
         self.kernel.is_costly_to_list(table)
     }
 
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
+        let are_deleted = self.kernel.delete_jumps(table, jumps);
+        if are_deleted {
+            self.tables.set(self.tables.get().wrapping_add(1));
+        }
+        are_deleted
+    }
+
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.kernel.dump_counters(chain, line)
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use portcullis_modes::external_program;
 use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table, ToolError};
 
 use super::mode_setup::Kernels;
@@ -25,7 +26,9 @@ struct ProgressKernel {
 }
 
 impl ProgressKernel {
-    fn after<T>(&self, result: Result<T, ToolError>) -> Result<T, ToolError> {
+    /// Returns the result of a run of a tool. Its end is a step, and so is each time that it did something meanwhile.
+    fn run<T>(&self, run: impl FnOnce() -> T) -> T {
+        let result = external_program::report_progress(&self.step, run);
         (self.step)();
         result
     }
@@ -37,11 +40,11 @@ impl IptablesKernel for ProgressKernel {
     }
 
     fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
-        self.after(self.kernel.restore(write))
+        self.run(|| self.kernel.restore(write))
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-        self.after(self.kernel.dump(table, line))
+        self.run(|| self.kernel.dump(table, line))
     }
 
     fn dump_without(
@@ -50,15 +53,19 @@ impl IptablesKernel for ProgressKernel {
         is_skipped: &dyn Fn(&str) -> bool,
         line: &mut dyn FnMut(&str),
     ) -> Result<(), ToolError> {
-        self.after(self.kernel.dump_without(table, is_skipped, line))
+        self.run(|| self.kernel.dump_without(table, is_skipped, line))
     }
 
     fn is_costly_to_list(&self, table: Table) -> bool {
         self.kernel.is_costly_to_list(table)
     }
 
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
+        self.run(|| self.kernel.delete_jumps(table, jumps))
+    }
+
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-        self.after(self.kernel.dump_counters(chain, line))
+        self.run(|| self.kernel.dump_counters(chain, line))
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {

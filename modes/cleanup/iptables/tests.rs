@@ -79,6 +79,10 @@ impl IptablesKernel for LargeTable {
         Ok(())
     }
 
+    fn is_costly_to_list(&self, _: Table) -> bool {
+        false
+    }
+
     fn delete_jumps(&self, _: Table, jumps: &[String]) -> bool {
         if self.deletes_jumps {
             self.jumps.borrow_mut().retain(|jump| !jumps.contains(jump));

@@ -160,6 +160,10 @@ impl IptablesKernel for FakeKernel {
         self.dump_without(table, &|_| false, line)
     }
 
+    fn delete_jumps(&self, _: Table, _: &[String]) -> bool {
+        false
+    }
+
     fn is_costly_to_list(&self, _: Table) -> bool {
         self.state().is_costly_to_list
     }

@@ -61,6 +61,23 @@ impl IptablesKernel for Tool {
         self.rules.dump(table, line)
     }
 
+    fn dump_without(
+        &self,
+        table: Table,
+        _: &dyn Fn(&str) -> bool,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        self.dump(table, line)
+    }
+
+    fn is_costly_to_list(&self, table: Table) -> bool {
+        self.rules.is_costly_to_list(table)
+    }
+
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
+        self.rules.delete_jumps(table, jumps)
+    }
+
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.rules.dump_counters(chain, line)
     }

@@ -53,6 +53,23 @@ impl IptablesKernel for SharedKernel {
         self.kernel.dump(table, line)
     }
 
+    fn dump_without(
+        &self,
+        table: Table,
+        is_skipped: &dyn Fn(&str) -> bool,
+        line: &mut dyn FnMut(&str),
+    ) -> Result<(), ToolError> {
+        self.kernel.dump_without(table, is_skipped, line)
+    }
+
+    fn is_costly_to_list(&self, table: Table) -> bool {
+        self.kernel.is_costly_to_list(table)
+    }
+
+    fn delete_jumps(&self, table: Table, jumps: &[String]) -> bool {
+        self.kernel.delete_jumps(table, jumps)
+    }
+
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.kernel.dump_counters(chain, line)
     }

@@ -134,7 +134,7 @@ const GENERAL: &[Setting] = &[
     Setting::new(|s| FieldRef::Duration(&mut s.tool_timeout)).toml("tool-timeout").override_flag(
         "tool-timeout",
         "Time after which an iptables tool, modprobe or exec plugin of a kubeconfig that has not ended is killed; it gets a \
-         second more for every 256 KiB that it reads or prints; must be greater than 0",
+         second more for every 256 KiB that it reads or prints, and waits for a processor do not count; must be greater than 0",
     ),
     Setting::new(|s| FieldRef::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")
