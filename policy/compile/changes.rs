@@ -9,9 +9,10 @@ use portcullis_cluster::Name;
 use super::compiled_policies::{CompiledPolicies, LocalPod};
 use super::named_port::NamedPortId;
 use super::peer_set::PeerSetId;
-use super::policy_id::RulesId;
+use super::policy_id::{PolicyId, RulesId};
+use super::ports::RulePorts;
 use super::profile::Profile;
-use super::rule::PolicyRule;
+use super::rule::{PolicyRule, RuleAction};
 
 /// Net changes since the previous update. Each list is sorted, without duplicates and without unchanged entries.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,15 +34,24 @@ pub struct PolicyChanges {
 }
 
 impl PolicyChanges {
-    /// Returns true if a connection may be denied that was allowed before: for all changes but added set members.
-    pub fn may_deny(&self) -> bool {
-        fn may_remove<Id, Element>(change: &SetChange<Id, Element>) -> bool {
-            !matches!(&change.update, SetUpdate::Updated { removed, .. } if removed.is_empty())
-        }
-        !self.addresses.is_empty()
-            || !self.rules.is_empty()
-            || self.sets.iter().any(may_remove)
-            || self.named_ports.iter().any(may_remove)
+    /// Returns true if a connection may be denied that was allowed before. `compiled` is the state after the changes. A pod that no
+    /// policy selects, and a new member of a set that only rules with action Accept match, deny nothing. A policy that is added or
+    /// deleted changes the profiles of the pods that it selects.
+    pub fn may_deny(&self, compiled: &CompiledPolicies) -> bool {
+        let has_profile = |change: &AddressChange| {
+            let profiles = change.after.as_ref();
+            profiles.is_some_and(|profiles| profiles.ingress.is_some() || profiles.egress.is_some())
+        };
+        let is_changed = |change: &RulesChange| change.before.is_some() && change.after.is_some();
+        self.addresses.iter().any(has_profile)
+            || self.rules.iter().any(is_changed)
+            || may_deny(&self.sets, |id| is_excluding(compiled, |rule| rule.peers.pods.as_ref() == Some(id)))
+            || may_deny(&self.named_ports, |id| {
+                is_excluding(
+                    compiled,
+                    |rule| matches!(&rule.ports, RulePorts::Listed { named, .. } if named.contains(id)),
+                )
+            })
     }
 
     /// Returns the changes from an empty state to these compiled policies.
@@ -79,6 +89,24 @@ impl PolicyChanges {
     pub fn is_empty(&self) -> bool {
         *self == PolicyChanges::default()
     }
+}
+
+/// Returns true if the members of sets that rules match changed so that a connection may be denied. `is_excluding` returns true for a
+/// set whose members rules deny.
+fn may_deny<Id, Element>(changes: &[SetChange<Id, Element>], is_excluding: impl Fn(&Id) -> bool) -> bool {
+    changes.iter().any(|change| match &change.update {
+        SetUpdate::Updated { added, removed } => {
+            !removed.is_empty() || (!added.is_empty() && is_excluding(&change.id))
+        }
+        // Together with rules.
+        SetUpdate::Created(_) | SetUpdate::Deleted => false,
+    })
+}
+
+/// Returns true if a rule that `matches` denies connections or leaves its tier.
+fn is_excluding(compiled: &CompiledPolicies, matches: impl Fn(&PolicyRule) -> bool) -> bool {
+    let cluster = compiled.rules().filter(|(id, _)| matches!(id.policy, PolicyId::Cluster(_)));
+    cluster.flat_map(|(_, rules)| rules.iter()).any(|rule| rule.action != RuleAction::Accept && matches(rule))
 }
 
 /// Change of an address and of the profiles of its pod.

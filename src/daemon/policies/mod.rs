@@ -180,20 +180,21 @@ impl PolicyController {
         self.schedule.due(now).or(is_timer_due.then_some(Due::Timer))
     }
 
-    /// Returns the request for a sync of these changes to the compiled policies.
+    /// Returns the request for a sync of these changes to the compiled policies, which may deny established connections or not.
     fn request(
         &mut self,
         due: Due,
         changes: PolicyChanges,
+        may_deny: bool,
         index: &Index,
         now: Instant,
     ) -> PolicySyncRequest {
         let terminates = self.config.established == Established::Cut;
         if terminates && !self.config.audit {
             // The first sync may deny established connections: the policies before it are unknown.
-            self.needs_termination |= !self.has_synced || changes.may_deny();
+            self.needs_termination |= !self.has_synced || may_deny;
         }
-        self.pick_up.end_if_due(now, terminates && changes.may_deny());
+        self.pick_up.end_if_due(now, terminates && may_deny);
         let may_terminate = self.last_termination.is_none_or(|at| now >= at + TERMINATION_INTERVAL);
         let terminate = self.needs_termination && may_terminate && !self.pick_up.is_active();
         if terminate {
@@ -324,7 +325,8 @@ impl Controller for PolicyController {
         let changed_by = Some(self.restores.process());
         self.trigger = SyncTrigger::new(due, &self.status, objects, self.schedule.is_retrying(), changed_by);
         let changes = worker.compile(index, &std::mem::take(&mut self.dirty), now);
-        let request = self.request(due, changes, index, now);
+        let may_deny = changes.may_deny(worker.compiled());
+        let request = self.request(due, changes, may_deny, index, now);
         self.schedule.started(due, now);
         self.status.sync_started();
         let (work, pending) = Work::new(move || {
