@@ -34,6 +34,7 @@ pub mod node;
 pub mod object;
 mod own_node;
 pub mod pod;
+mod pod_ips;
 pub mod policy_size;
 mod port_name;
 pub mod problem;

@@ -15,6 +15,8 @@ use crate::name::{Name, NamespacedName};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 
+pub use crate::pod_ips::PodIps;
+
 /// A pod. A cluster has up to 150,000, so what the pods of a workload have in common is interned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
@@ -24,8 +26,8 @@ pub struct Pod {
     pub labels: Labels,
     /// The node to which it is bound.
     pub node: Option<Name>,
-    /// Its addresses, at most one per family.
-    pub ips: Box<[IpAddr]>,
+    /// Its addresses.
+    pub ips: PodIps,
     /// It uses the host network.
     pub host_network: bool,
     /// Its phase is `Succeeded` or `Failed`: its addresses are no longer valid.

@@ -5,6 +5,7 @@ mod slice_store;
 mod store;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::change::Change;
 use crate::cluster_network_policy::ClusterNetworkPolicy;
@@ -164,6 +165,11 @@ impl Index {
     /// A pod.
     pub fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
         self.pods.get(name)
+    }
+
+    /// A pod, to share it. An index never changes an object: it replaces it.
+    pub fn shared_pod(&self, name: &NamespacedName) -> Option<&Arc<Pod>> {
+        self.pods.shared(name)
     }
 
     /// All pods, in no order.

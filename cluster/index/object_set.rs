@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::store::Store;
 use crate::name::NamespacedName;
@@ -21,13 +22,14 @@ impl Named for Pod {
     }
 }
 
-/// The objects of a kind with many objects. Each has its own allocation, so that the free slots of the hash table are small.
+/// The objects of a kind with many objects. Each has its own allocation, so that the free slots of the hash table are small, and so
+/// that they can be shared.
 #[derive(Clone)]
 pub(super) struct ObjectSet<T>(HashSet<Entry<T>>);
 
 /// An object that is hashed and found by its name.
 #[derive(Clone)]
-struct Entry<T>(Box<T>);
+struct Entry<T>(Arc<T>);
 
 impl<T> Default for ObjectSet<T> {
     fn default() -> Self {
@@ -38,7 +40,12 @@ impl<T> Default for ObjectSet<T> {
 impl<T: Named + PartialEq> ObjectSet<T> {
     /// Returns an object.
     pub(super) fn get(&self, name: &NamespacedName) -> Option<&T> {
-        self.0.get(name).map(|entry| &*entry.0)
+        self.shared(name).map(|object| &**object)
+    }
+
+    /// Returns an object, to share it.
+    pub(super) fn shared(&self, name: &NamespacedName) -> Option<&Arc<T>> {
+        self.0.get(name).map(|entry| &entry.0)
     }
 
     /// Returns all objects, in no order.
@@ -50,7 +57,7 @@ impl<T: Named + PartialEq> ObjectSet<T> {
     pub(super) fn replace(&mut self, object: T) -> bool {
         let has_changed = self.get(object.name()) != Some(&object);
         if has_changed {
-            self.0.replace(Entry(Box::new(object)));
+            self.0.replace(Entry(Arc::new(object)));
         }
         has_changed
     }

@@ -1,7 +1,7 @@
 //! Index of pod and node addresses.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -10,7 +10,8 @@ use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName, sparse};
 
-use super::pods_by_labels::PodsByLabels;
+use super::few::Few;
+use super::live_pods::LivePods;
 
 /// Returns the labels of a namespace. An unknown namespace has the label that every namespace has, so that pods in a
 /// folder of manifests need no Namespace object.
@@ -32,28 +33,31 @@ pub(super) fn is_live(pod: &Pod) -> bool {
 /// Addresses whose owner or whose owner's labels may have changed, with the namespaces of the pods that have or had
 /// them.
 #[derive(Default)]
-pub(super) struct DirtyAddresses(BTreeMap<IpAddr, Vec<Name>>);
+pub(super) struct DirtyAddresses(BTreeMap<IpAddr, Option<Few<Name>>>);
 
 impl DirtyAddresses {
     fn add<'a>(&mut self, address: IpAddr, namespaces: impl IntoIterator<Item = &'a Name>) {
         let known = self.0.entry(address).or_default();
         for namespace in namespaces {
-            if !known.contains(namespace) {
-                known.push(namespace.clone());
+            match known {
+                Some(known) if known.as_slice().contains(namespace) => {}
+                Some(known) => known.push(namespace.clone()),
+                None => *known = Some(Few::One(namespace.clone())),
             }
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, &[Name])> {
-        self.0.iter().map(|(address, namespaces)| (*address, namespaces.as_slice()))
+        self.0
+            .iter()
+            .map(|(address, namespaces)| (*address, namespaces.as_ref().map_or(&[][..], Few::as_slice)))
     }
 }
 
 /// Addresses of all pods and nodes.
 #[derive(Default)]
 pub(super) struct AddressIndex {
-    pods: AddressMap<NamespacedName>,
-    of_namespace: HashMap<Name, PodsByLabels>,
+    pods: LivePods,
     nodes: AddressMap<Name>,
     /// The network addresses of pod CIDRs are addresses of their nodes.
     has_overlay: bool,
@@ -62,23 +66,12 @@ pub(super) struct AddressIndex {
 impl AddressIndex {
     /// Updates the addresses of a pod from the index.
     pub(super) fn update_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut DirtyAddresses) {
-        let addresses = match index.pod(key).filter(|pod| is_live(pod)) {
-            Some(pod) => {
-                self.of_namespace.entry(key.namespace.clone()).or_default().insert(key, &pod.labels);
-                &*pod.ips
-            }
-            None => {
-                if let Some(pods) = self.of_namespace.get_mut(&key.namespace) {
-                    pods.remove(key);
-                    if pods.is_empty() {
-                        sparse::remove(&mut self.of_namespace, &key.namespace);
-                    }
-                }
-                &[]
-            }
+        let addresses = match index.shared_pod(key).filter(|pod| is_live(pod)) {
+            Some(pod) => self.pods.insert(pod),
+            None => self.pods.remove(key),
         };
-        for address in self.pods.replace(key, addresses) {
-            let owners = self.pods.at(address).iter().map(|pod| &pod.namespace);
+        for address in addresses {
+            let owners = self.pods.at(address).iter().map(|pod| &pod.key.namespace);
             dirty.add(address, owners.chain([&key.namespace]));
         }
     }
@@ -86,7 +79,7 @@ impl AddressIndex {
     /// Marks the addresses of a namespace's pods dirty, as its labels have changed.
     pub(super) fn update_namespace(&mut self, namespace: &Name, dirty: &mut DirtyAddresses) {
         for pod in self.pods_of(namespace) {
-            self.pods.of(pod).iter().for_each(|address| dirty.add(*address, [namespace]));
+            pod.ips.iter().for_each(|address| dirty.add(*address, [namespace]));
         }
     }
 
@@ -104,52 +97,37 @@ impl AddressIndex {
             addresses.extend(cidrs.map(|cidr| cidr.network()));
         }
         for address in self.nodes.replace(node, &addresses) {
-            dirty.add(address, self.pods.at(address).iter().map(|pod| &pod.namespace));
+            dirty.add(address, self.pods.at(address).iter().map(|pod| &pod.key.namespace));
         }
     }
 
     /// Returns all namespaces with live pods.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = &Name> {
-        self.of_namespace.keys()
+        self.pods.namespaces()
     }
 
     /// Returns the live pods of a namespace.
-    pub(super) fn pods_of(&self, namespace: &Name) -> impl Iterator<Item = &NamespacedName> {
-        self.of_namespace.get(namespace).into_iter().flat_map(PodsByLabels::pods)
+    pub(super) fn pods_of(&self, namespace: &Name) -> impl Iterator<Item = &Pod> {
+        self.pods.of_namespace(namespace)
     }
 
     /// Returns the live pods of a namespace, grouped by labels.
-    pub(super) fn by_labels(
-        &self,
-        namespace: &Name,
-    ) -> impl Iterator<Item = (&Labels, &HashSet<NamespacedName>)> {
-        self.of_namespace.get(namespace).into_iter().flat_map(PodsByLabels::by_labels)
+    pub(super) fn by_labels(&self, namespace: &Name) -> HashMap<&Labels, Vec<&Pod>> {
+        self.pods.by_labels(namespace)
     }
 
     /// Returns the pod that owns an address, among those that satisfy `counts`: one that is not terminating, then the
     /// youngest, then the last by name.
-    pub(super) fn owner<'a>(
-        &'a self,
-        index: &'a Index,
-        address: IpAddr,
-        counts: impl Fn(&Pod) -> bool,
-    ) -> Option<&'a Pod> {
-        let pods = self.pods.at(address).iter().filter_map(|key| index.pod(key)).filter(|pod| counts(pod));
-        pods.max_by(|a, b| {
-            let rank = |pod: &'a Pod| (!pod.is_terminating, pod.created, &pod.key);
-            rank(a).cmp(&rank(b))
-        })
+    pub(super) fn owner(&self, address: IpAddr, counts: impl Fn(&Pod) -> bool) -> Option<&Pod> {
+        let pods = self.pods.at(address).iter().map(|pod| &**pod).filter(|pod| counts(pod));
+        pods.max_by_key(|pod| (!pod.is_terminating, pod.created, &pod.key))
     }
 
     /// Returns the addresses that a live pod owns.
-    pub(super) fn owned_by<'a>(
-        &'a self,
-        index: &'a Index,
-        pod: &'a Pod,
-    ) -> impl Iterator<Item = IpAddr> + 'a {
-        self.pods.of(&pod.key).iter().copied().filter(move |address| {
+    pub(super) fn owned_by<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
+        pod.ips.iter().copied().filter(move |address| {
             self.pods.at(*address).len() == 1
-                || self.owner(index, *address, |_| true).is_some_and(|owner| owner.key == pod.key)
+                || self.owner(*address, |_| true).is_some_and(|owner| owner.key == pod.key)
         })
     }
 

@@ -119,9 +119,9 @@ impl Compiler {
         let dirty = self.update_addresses(index, &work);
         let selections = self.update_selection(index, &work);
         let pods = self.pods_to_select(index, &work, &selections);
-        let before = self.profiles_before(&dirty, &pods);
+        let mut before = self.profiles_before(&dirty, &pods);
         pods.iter().for_each(|key| self.select(index, key));
-        self.update_owners(index, &dirty);
+        self.update_owners(&dirty, &mut before);
         let (profiles_added, profiles_removed) = self.profiles.take_changes();
         for profile in &profiles_added {
             profile.rules().for_each(|id| self.rules.add(&id));
@@ -209,7 +209,7 @@ impl Compiler {
         pods
     }
 
-    /// Returns the previous profiles of all addresses whose profiles may have changed.
+    /// Returns the previous profiles of all addresses of pods in scope whose profiles may have changed.
     fn profiles_before(
         &self,
         dirty: &DirtyAddresses,
@@ -217,7 +217,9 @@ impl Compiler {
     ) -> BTreeMap<IpAddr, Option<PodProfiles>> {
         let known = pods.iter().filter_map(|key| self.compiled.pods.get(key)).flat_map(|pod| &pod.addresses);
         let addresses = dirty.iter().map(|(address, _)| address).chain(known.copied());
-        addresses.map(|address| (address, self.compiled.pod_at(address).map(LocalPod::profiles))).collect()
+        addresses
+            .filter_map(|address| Some((address, Some(self.compiled.pod_at(address)?.profiles()))))
+            .collect()
     }
 
     fn address_changes(&self, before: BTreeMap<IpAddr, Option<PodProfiles>>) -> Vec<AddressChange> {
@@ -235,7 +237,7 @@ impl Compiler {
             LocalPod {
                 key: key.clone(),
                 node: pod.node.clone(),
-                addresses: pod.ips.clone(),
+                addresses: (*pod.ips).into(),
                 ingress: selected.ingress.map(|profile| self.shared(profile)),
                 egress: selected.egress.map(|profile| self.shared(profile)),
             }
@@ -258,13 +260,16 @@ impl Compiler {
     }
 
     /// Updates which pod in scope owns each dirty address. A pod out of scope with the same address does not change
-    /// the profile of packets that come from here.
-    fn update_owners(&mut self, index: &Index, dirty: &DirtyAddresses) {
+    /// the profile of packets that come from here. Adds the addresses to `before` that no pod in scope owned.
+    fn update_owners(&mut self, dirty: &DirtyAddresses, before: &mut BTreeMap<IpAddr, Option<PodProfiles>>) {
         for (address, _) in dirty.iter() {
-            match self.addresses.owner(index, address, |pod| self.scope.includes_pod(pod)) {
-                Some(pod) => self.compiled.addresses.insert(address, pod.key.clone()),
-                None => self.compiled.addresses.remove(&address),
-            };
+            match self.addresses.owner(address, |pod| self.scope.includes_pod(pod)) {
+                Some(pod) => {
+                    before.entry(address).or_default();
+                    self.compiled.addresses.insert(address, pod.key.clone());
+                }
+                None => _ = self.compiled.addresses.remove(&address),
+            }
         }
     }
 
@@ -333,7 +338,7 @@ impl Compiler {
         let addresses = &self.addresses;
         let updated = set_members::update_named_ports(dirty, sets, |id, address| match id.direction {
             Direction::Ingress => in_scope.get(&address).and_then(|key| index.pod(key)),
-            Direction::Egress => addresses.owner(index, address, |_| true),
+            Direction::Egress => addresses.owner(address, |_| true),
         });
         let all_pods = || addresses.namespaces().flat_map(|name| addresses.pods_of(name));
         let created = added.into_iter().map(|id| {
@@ -343,10 +348,9 @@ impl Compiler {
                     pods.flat_map(|(address, pod)| set_members::ports_of(pod, &id, address)).collect()
                 }
                 Direction::Egress => {
-                    let pods = all_pods().filter_map(|key| index.pod(key));
-                    let owned = pods
+                    let owned = all_pods()
                         .filter(|pod| !pod.named_ports.is_empty())
-                        .flat_map(|pod| addresses.owned_by(index, pod).map(move |address| (address, pod)));
+                        .flat_map(|pod| addresses.owned_by(pod).map(move |address| (address, pod)));
                     owned.flat_map(|(address, pod)| set_members::ports_of(pod, &id, address)).collect()
                 }
             };

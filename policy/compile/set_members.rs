@@ -87,7 +87,7 @@ pub(super) fn update_peer_sets(
         return moves;
     }
     for (address, namespaces) in dirty.iter() {
-        let owner = addresses.owner(index, address, |_| true);
+        let owner = addresses.owner(address, |_| true);
         let labels = owner.map(|pod| namespace_labels(index, &pod.key.namespace));
         let pod = owner.zip(labels.as_deref());
         let nodes = addresses.nodes_at(address);
@@ -161,10 +161,8 @@ pub(super) fn collect_peer_sets(
             // Most pods are in few sets or none, and finding the addresses they own is slower than the selectors.
             let mut owned: Option<Vec<IpAddr>> = None;
             for id in selectors.matching(labels) {
-                let owned = owned.get_or_insert_with(|| {
-                    let pods = pods.iter().filter_map(|key| index.pod(key));
-                    pods.flat_map(|pod| addresses.owned_by(index, pod)).collect()
-                });
+                let owned = owned
+                    .get_or_insert_with(|| pods.iter().flat_map(|pod| addresses.owned_by(pod)).collect());
                 found.entry(id).or_default().extend(&*owned);
             }
         }

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::pod::Pod;
+use portcullis_cluster::pod::{Pod, PodIps};
 use portcullis_cluster::{
     Event, Family, Index, IpvsScheduler, Kind, Name, NamespacedName, Object, ObjectKey,
 };
@@ -328,7 +328,7 @@ fn searches_through_pods_are_bounded() {
     let mut node = Node::new();
     let web = node.index.pod(&name("web-1")).cloned().expect("a pod of the fixture");
     for i in 0..10_000 {
-        let pod = Pod { key: name(&format!("pod-{i}")), ips: Box::default(), ..web.clone() };
+        let pod = Pod { key: name(&format!("pod-{i}")), ips: PodIps::default(), ..web.clone() };
         node.index.handle(Event::Applied(Object::Pod(pod)));
     }
     let mistyped = node.index.service(&name("mistyped")).cloned().expect("a Service of the fixture");

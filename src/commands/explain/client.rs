@@ -66,10 +66,10 @@ impl Client {
         check_addresses(pod).map_err(|message| ExplainError::argument(FLAG, message))?;
         if !pod.host_network {
             let kind = ClientKind::Pod(pod.key.clone());
-            return Ok(Client { kind, node: pod.node.clone(), addresses: pod.ips.clone() });
+            return Ok(Client { kind, node: pod.node.clone(), addresses: (*pod.ips).into() });
         }
         let node = pod.node.as_ref().and_then(|name| cluster.index.node(name));
-        let addresses = node.map_or_else(|| pod.ips.clone(), |node| node.ips().collect());
+        let addresses = node.map_or_else(|| (*pod.ips).into(), |node| node.ips().collect());
         Ok(Client { kind: ClientKind::OnHostNetwork(pod.key.clone()), node: pod.node.clone(), addresses })
     }
 
