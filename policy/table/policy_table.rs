@@ -155,11 +155,13 @@ impl PolicyTable {
         self.remove_groups(compiled);
         self.remove_pending();
         let mut edits = TableEdits::default();
+        let table = &mut self.table;
+        let mut edit = |edit| edit_element(table, edit);
         let identities = if was_accepted {
             self.removed_groups = Some(peer_phases::removal(changes)).filter(peer_phases::has_groups);
-            self.peers.apply(&peer_phases::main(changes, !was_prepared), &mut edits)
+            self.peers.apply(&peer_phases::main(changes, !was_prepared), &mut edit)
         } else {
-            self.peers.apply(changes, &mut edits)
+            self.peers.apply(changes, &mut edit)
         };
         changes.named_ports.iter().flat_map(named_port_edits).for_each(|edit| self.edit_set(edit));
         changes.rules.iter().for_each(|change| self.count_denials(change));
@@ -199,7 +201,8 @@ impl PolicyTable {
     /// Adds or removes groups of peers that no rule matches.
     fn change_groups(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
         let mut edits = TableEdits::default();
-        let identities = self.peers.apply(changes, &mut edits);
+        let table = &mut self.table;
+        let identities = self.peers.apply(changes, &mut |edit| edit_element(table, edit));
         let context = LayoutContext { peers: &self.peers, compiled, options: &self.options };
         self.layouts.apply(&Changed::default(), &[], &identities, &context, &mut edits);
         self.edit_all(edits);
@@ -324,11 +327,14 @@ impl PolicyTable {
     }
 
     fn edit_element(&mut self, edit: ElementEdit) {
-        let ElementEdit { set, key, element } = edit;
-        match element {
-            Some(element) => self.table.put_element(&set, key, element),
-            None => self.table.remove_element(&set, &key),
-        }
+        edit_element(&mut self.table, edit);
+    }
+}
+
+fn edit_element(table: &mut DesiredTable, ElementEdit { set, key, element }: ElementEdit) {
+    match element {
+        Some(element) => table.put_element(&set, key, element),
+        None => table.remove_element(&set, &key),
     }
 }
 

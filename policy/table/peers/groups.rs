@@ -66,6 +66,11 @@ impl Groups {
         self.list.get(index as usize)?.as_ref().map(|group| &group.of)
     }
 
+    /// Returns true for the group of a peer set, also if no rule uses it any longer.
+    pub(super) fn is_by_selectors(&self, index: GroupIndex) -> bool {
+        matches!(self.get(index).of, PeerGroup::Set(_))
+    }
+
     /// Returns a hash of these groups that does not depend on their order.
     pub(super) fn digest(&self, groups: &[GroupIndex]) -> [u8; 16] {
         let mut digests: Vec<[u8; 8]> = groups.iter().map(|group| self.get(*group).digest).collect();

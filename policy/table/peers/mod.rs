@@ -10,8 +10,10 @@
 //! A rule matches the identity of a packet's peer, which is looked up once. A pod that starts with the groups of another
 //! one costs one element, however many rules match it.
 
+mod deltas;
 mod groups;
 mod identities;
+mod members;
 mod memberships;
 mod range_map;
 
@@ -22,11 +24,13 @@ use std::sync::Arc;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{Element, Key};
 
+use self::deltas::Deltas;
 use self::groups::Groups;
 use self::identities::Identities;
+use self::members::Members;
 use self::memberships::{Membership, Memberships};
 use self::range_map::{Range, RangeChange, RangeMap};
-use super::edit::TableEdits;
+use super::edit::ElementEdit;
 use super::names::{PEER_RANGES, PEERS, of_family};
 use crate::compile::{
     AddressRanges, BlocksId, PolicyChanges, PolicyRule, ReferenceCounts, RulesChange, RulesId, SetUpdate,
@@ -41,23 +45,16 @@ pub(super) struct Peers {
     groups: Groups,
     memberships: Memberships,
     identities: Identities,
-    /// Addresses of pods and nodes that are in groups by selectors.
-    members: BTreeMap<IpAddr, Member>,
+    /// Addresses of pods and nodes that are in groups by selectors, with their identities, which include their groups by address.
+    members: Members,
     /// Ranges of groups, by family in the order of [`Family::ALL`].
     ranges: [RangeMap; 2],
+    /// The maps of members and of ranges, by family.
+    sets: [(Arc<str>, Arc<str>); 2],
     /// The number of rules with each list of ranges.
     blocks: ReferenceCounts<BlocksId>,
     /// The last changes deleted identities, whose memberships may have become unused since.
     has_deleted: bool,
-}
-
-/// A member of peer sets.
-#[derive(Debug)]
-struct Member {
-    /// Its groups by selectors.
-    groups: Membership,
-    /// Its identity, which includes its groups by address.
-    identity: u32,
 }
 
 /// Identities that changes have created and deleted.
@@ -84,7 +81,9 @@ impl Default for Peers {
             groups: Groups::default(),
             memberships,
             identities: Identities::default(),
-            members: BTreeMap::new(),
+            members: Members::default(),
+            sets: Family::ALL
+                .map(|family| (of_family(PEERS, family).into(), of_family(PEER_RANGES, family).into())),
             ranges,
             blocks: ReferenceCounts::new(),
             has_deleted: false,
@@ -93,17 +92,20 @@ impl Default for Peers {
 }
 
 impl Peers {
-    /// Applies changes of compiled policies.
-    pub(super) fn apply(&mut self, changes: &PolicyChanges, edits: &mut TableEdits) -> IdentityChanges {
+    /// Applies changes of compiled policies. Passes the changes of elements to `edit` one by one: the first sync of a large cluster has
+    /// hundreds of thousands.
+    pub(super) fn apply(
+        &mut self,
+        changes: &PolicyChanges,
+        edit: &mut dyn FnMut(ElementEdit),
+    ) -> IdentityChanges {
         // Most changes are pods with known groups, for which all memberships need not be looked through.
         if self.has_deleted {
             self.memberships.remove_unused();
         }
         let mut dirty = self.change_sets(changes);
-        self.change_ranges(changes, &mut dirty, edits);
-        for (address, delta) in dirty {
-            self.update_member(address, &delta, edits);
-        }
+        self.change_ranges(changes, &mut dirty, edit);
+        dirty.for_each(|address, added, removed| self.update_member(address, added, removed, edit));
         self.groups.remove_unused();
         let changes = self.identities.take_changes();
         self.has_deleted = !changes.deleted.is_empty();
@@ -148,15 +150,15 @@ impl Peers {
     }
 
     /// Creates and deletes the groups of peer sets, and returns the addresses whose groups change.
-    fn change_sets(&mut self, changes: &PolicyChanges) -> BTreeMap<IpAddr, Delta> {
-        let mut dirty: BTreeMap<IpAddr, Delta> = BTreeMap::new();
+    fn change_sets(&mut self, changes: &PolicyChanges) -> Deltas {
+        let mut dirty = Deltas::default();
         let mut deleted: Vec<GroupIndex> = Vec::new();
         for change in &changes.sets {
             let group = PeerGroup::Set(change.id.clone());
             match &change.update {
                 SetUpdate::Created(members) => {
                     let group = self.groups.create(group);
-                    members.iter().for_each(|address| dirty.entry(*address).or_default().added.push(group));
+                    members.iter().for_each(|address| dirty.join(*address, group));
                 }
                 SetUpdate::Deleted => {
                     let Some(group) = self.groups.index(&group) else { continue };
@@ -165,18 +167,16 @@ impl Peers {
                 }
                 SetUpdate::Updated { added, removed } => {
                     let Some(group) = self.groups.index(&group) else { continue };
-                    added.iter().for_each(|address| dirty.entry(*address).or_default().added.push(group));
-                    removed.iter().for_each(|address| dirty.entry(*address).or_default().removed.push(group));
+                    added.iter().for_each(|address| dirty.join(*address, group));
+                    removed.iter().for_each(|address| dirty.leave(*address, group));
                 }
             }
         }
         if !deleted.is_empty() {
-            for (address, member) in &self.members {
-                let left = deleted.iter().filter(|group| member.groups.binary_search(group).is_ok());
-                let left: Vec<GroupIndex> = left.copied().collect();
-                if !left.is_empty() {
-                    dirty.entry(*address).or_default().removed.extend(left);
-                }
+            for (address, identity) in self.members.iter() {
+                let groups = self.identities.groups_of(identity);
+                let left = deleted.iter().filter(|group| groups.binary_search(group).is_ok());
+                left.for_each(|group| dirty.leave(address, *group));
             }
         }
         dirty
@@ -186,8 +186,8 @@ impl Peers {
     fn change_ranges(
         &mut self,
         changes: &PolicyChanges,
-        dirty: &mut BTreeMap<IpAddr, Delta>,
-        edits: &mut TableEdits,
+        dirty: &mut Deltas,
+        edit: &mut dyn FnMut(ElementEdit),
     ) {
         let mut by_family: [Vec<RangeChange>; 2] = Default::default();
         let lists: Vec<(Lists, Lists)> = changes.rules.iter().map(lists).collect();
@@ -208,12 +208,9 @@ impl Peers {
             let before = self.elements(at, &touched);
             self.ranges[at].apply(&changes, &mut self.memberships);
             let after = self.elements(at, &touched);
-            self.edit_ranges(family, &before, &after, edits);
-            for (first, last) in touched {
-                let bounds = address(family, first)..=address(family, last);
-                for (address, _) in self.members.range(bounds) {
-                    dirty.entry(*address).or_default();
-                }
+            self.edit_ranges(family, &before, &after, edit);
+            for range in touched {
+                self.members.in_range(family, range).into_iter().for_each(|address| dirty.touch(address));
             }
         }
     }
@@ -266,11 +263,12 @@ impl Peers {
         family: Family,
         before: &BTreeMap<u128, (u128, Membership)>,
         after: &BTreeMap<u128, (u128, Membership)>,
-        edits: &mut TableEdits,
+        edit: &mut dyn FnMut(ElementEdit),
     ) {
-        let set: Arc<str> = of_family(PEER_RANGES, family).into();
+        let (_, set) = &self.sets[position(family)];
         let key = |number| Key::from(address(family, number));
-        let mut edit = |first: u128, element| edits.element(&set, key(first), element);
+        let mut edit =
+            |first: u128, element| edit(ElementEdit { set: Arc::clone(set), key: key(first), element });
         for (first, piece @ (last, membership)) in after {
             if before.get(first) != Some(piece) {
                 let identity = self.identities.take(membership, &self.groups);
@@ -289,27 +287,32 @@ impl Peers {
         }
     }
 
-    fn update_member(&mut self, address: IpAddr, delta: &Delta, edits: &mut TableEdits) {
-        let before = self.members.remove(&address);
-        let groups: &[GroupIndex] = before.as_ref().map_or(&[], |member| &member.groups);
-        let groups = memberships::changed(groups, &delta.added, &delta.removed);
-        let (family, number) = (Family::from_address(address), number_of(address));
-        let at = usize::from(family == Family::V6);
+    fn update_member(
+        &mut self,
+        address: IpAddr,
+        added: &[GroupIndex],
+        removed: &[GroupIndex],
+        edit: &mut dyn FnMut(ElementEdit),
+    ) {
+        let at = position(Family::from_address(address));
+        let before = self.members.get(address);
+        let of_before = before.map_or(&[][..], |identity| self.identities.groups_of(identity));
+        // Of the groups of its identity, those by address are looked up again.
+        let by_selectors = of_before.iter().copied().filter(|group| self.groups.is_by_selectors(*group));
+        let by_selectors: Vec<GroupIndex> = by_selectors.collect();
+        let groups = memberships::changed(&by_selectors, added, removed);
         let identity = (!groups.is_empty()).then(|| {
-            let all = memberships::union(&groups, self.ranges[at].at(number));
+            let all = memberships::union(&groups, self.ranges[at].at(number_of(address)));
             let all = self.memberships.shared(&all);
             self.identities.take(&all, &self.groups)
         });
-        if before.as_ref().map(|member| member.identity) != identity {
+        if before != identity {
             let element = identity.map(|identity| Element::value(Key::new().number(identity)));
-            edits.element(&of_family(PEERS, family).into(), Key::from(address), element);
+            edit(ElementEdit { set: Arc::clone(&self.sets[at].0), key: Key::from(address), element });
+            self.members.set(address, identity);
         }
         if let Some(before) = before {
-            self.identities.release_number(before.identity);
-        }
-        if let Some(identity) = identity {
-            let groups = self.memberships.shared(&groups);
-            self.members.insert(address, Member { groups, identity });
+            self.identities.release_number(before);
         }
     }
 }
@@ -324,13 +327,6 @@ fn lists(change: &RulesChange) -> (Lists<'_>, Lists<'_>) {
         rules.filter_map(|rule| Some((BlocksId::from_rule(id, rule)?, &rule.peers.blocks))).collect()
     }
     (of_rules(&change.id, &change.before), of_rules(&change.id, &change.after))
-}
-
-/// Groups that an address joins and leaves.
-#[derive(Debug, Default)]
-struct Delta {
-    added: Vec<GroupIndex>,
-    removed: Vec<GroupIndex>,
 }
 
 /// Adds the differences between two lists of ranges of a group.
@@ -352,6 +348,11 @@ fn add_changes(
         let all = differences.into_iter().map(|(range, joins)| RangeChange { group, range, joins });
         changes.extend(all);
     }
+}
+
+/// Returns the position of a family in [`Family::ALL`].
+fn position(family: Family) -> usize {
+    usize::from(family == Family::V6)
 }
 
 /// Returns the greatest address of a family as a number.
