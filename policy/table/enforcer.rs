@@ -97,12 +97,14 @@ impl Enforcer {
         self.set_options(options, compiled);
     }
 
-    /// Changes the options, with effect from the next [`Enforcer::sync`].
-    pub fn set_options(&mut self, options: PolicyOptions, compiled: &CompiledPolicies) {
+    /// Changes the options, with effect from the next [`Enforcer::sync`]. Returns true if they differ from the present ones: then the
+    /// desired tables are built again from `compiled`, and changes of it need not be applied.
+    pub fn set_options(&mut self, options: PolicyOptions, compiled: &CompiledPolicies) -> bool {
         if options == *self.table.options() {
-            return;
+            return false;
         }
         self.table = PolicyTable::from_compiled(options, compiled);
+        true
     }
 
     /// Sets whether untracked TCP connections are picked up in their middle, with effect from the next

@@ -30,6 +30,7 @@ use crate::control::{
     Controller, ControllerName, DaemonState, Declaration, Due, FinishedSync, Mailbox, Pending, Schedule,
     Status, SyncTrigger, Wake, Watch, Work,
 };
+use crate::memory;
 use crate::moment::Moment;
 use crate::observe::traffic_events::DropLogRequests;
 use crate::source::Selection;
@@ -93,6 +94,8 @@ pub(super) struct PolicyController {
     first_sync: FirstSync,
     /// True if some objects that affect policies could not be read.
     has_unreadable: bool,
+    /// All required objects were listed.
+    was_ready: bool,
     restores: Restores,
     /// True if connections that policies now deny have to be searched for and terminated.
     needs_termination: bool,
@@ -147,6 +150,7 @@ impl PolicyController {
             trigger: SyncTrigger::Start,
             first_sync: FirstSync::for_policies(),
             has_unreadable: false,
+            was_ready: false,
             restores: Restores::new(now),
             needs_termination: false,
             last_termination: None,
@@ -279,13 +283,16 @@ impl Controller for PolicyController {
     }
 
     fn handle_changes(&mut self, changes: &[Change], index: &Index, is_ready: bool) {
-        changes.iter().for_each(|change| self.dirty.add(change));
+        let has_become_ready = is_ready && !self.was_ready;
+        self.was_ready |= is_ready;
+        // The first sync compiles all objects, so until all are listed, no changes have to be remembered.
+        if self.was_ready {
+            changes.iter().for_each(|change| self.dirty.add(change));
+        }
         self.has_unreadable = self.declaration.has_unreadable_objects(index);
         self.first_sync.update(self.has_unreadable);
-        if !self.dirty.is_empty() {
-            if is_ready {
-                self.status.change_queued(Moment::now());
-            }
+        if has_become_ready || !self.dirty.is_empty() {
+            self.status.change_queued(Moment::now());
             self.schedule.request();
         }
     }
@@ -331,6 +338,9 @@ impl Controller for PolicyController {
         self.status.sync_started();
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
+            if result.committed.full {
+                memory::release();
+            }
             (worker, Some(result))
         });
         self.pending = Some(pending);

@@ -211,9 +211,11 @@ impl PolicyWorker {
         let start = Instant::now();
         let restored = self.restore(request.changed_by.as_deref());
         let compiled = self.compiler.compiled();
-        self.enforcer.apply(&request.changes, compiled);
         let observed = self.enforcer.options().observed;
-        self.enforcer.set_options(PolicyOptions { observed, ..request.options.clone() }, compiled);
+        let options = PolicyOptions { observed, ..request.options.clone() };
+        if !self.enforcer.set_options(options, compiled) {
+            self.enforcer.apply(&request.changes, compiled);
+        }
         self.enforcer.set_pick_up(request.pick_up.is_active());
         self.update_interfaces(&request);
         let compiled = self.compiler.compiled();
