@@ -49,7 +49,7 @@ pub fn decode_object(text: &str) -> Result<Value, UndecodableObject> {
 }
 
 /// Returns `metadata.resourceVersion` in the JSON text of an object.
-pub fn resource_version(text: &str) -> Option<String> {
+pub fn resource_version(text: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Head {
         metadata: Metadata,
@@ -59,7 +59,7 @@ pub fn resource_version(text: &str) -> Option<String> {
         #[serde(rename = "resourceVersion")]
         resource_version: String,
     }
-    serde_json::from_str(text).ok().map(|head: Head| head.metadata.resource_version)
+    serde_json::from_slice(text).ok().map(|head: Head| head.metadata.resource_version)
 }
 
 /// Decodes the fields of an object, or of its metadata without a skipped field.

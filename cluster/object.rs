@@ -107,7 +107,7 @@ macro_rules! objects {
                 }
             }
 
-            fn from_text(kind: Kind, text: &str, problems: &mut Vec<Problem>) -> serde_json::Result<Object> {
+            fn from_text(kind: Kind, text: &[u8], problems: &mut Vec<Problem>) -> serde_json::Result<Object> {
                 match kind {
                     $(Kind::$kind => from_text(text).map(|raw: $raw| Object::$kind(raw.convert(problems))),)*
                 }
@@ -154,10 +154,10 @@ impl Object {
 /// Parses the JSON text of an object, and decodes only the fields in use: the result is that of [`decode_object`] and
 /// [`Object::parse`]. `None` if these must parse it: they find the reason why a text cannot be parsed.
 ///
-/// A field that is not in use may have a value that cannot be decoded.
+/// A field that is not in use may have a value that cannot be decoded, or that is not UTF-8.
 ///
 /// [`decode_object`]: crate::json_object::decode_object
-pub fn parse_text(kind: Kind, text: &str) -> Option<ParsedObject> {
+pub fn parse_text(kind: Kind, text: &[u8]) -> Option<ParsedObject> {
     let mut problems = Vec::new();
     let object = Object::from_text(kind, text, &mut problems).ok()?;
     let NamespacedName { namespace, name } = object.key().name;
@@ -222,8 +222,8 @@ fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String
         .map_err(|e| (e.path().to_string(), e.inner().to_string()))
 }
 
-fn from_text<'a, T: serde::Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
+fn from_text<'a, T: serde::Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = T::deserialize(Strict(&mut deserializer))?;
     deserializer.end()?;
     Ok(value)

@@ -245,7 +245,7 @@ fn replace(value: &mut Value, at: &mut usize, by: &Value) {
 /// Parses a value as a kind, as a value and as text, and resolves the result.
 fn read(kind: Kind, value: Value) {
     let mut index = Index::new();
-    let from_text = parse_text(kind, &value.to_string());
+    let from_text = parse_text(kind, value.to_string().as_bytes());
     let parsed = Object::parse(kind, value);
     assert!(from_text.is_none() || from_text == parsed.clone().ok(), "{kind}: {from_text:?} {parsed:?}");
     match parsed {
@@ -263,7 +263,7 @@ fn complete_objects_are_parsed_without_problems() {
     for kind in Kind::ALL {
         let parsed = Object::parse(kind, whole(kind)).unwrap();
         assert_eq!(parsed.problems, [], "{kind}");
-        assert_eq!(parse_text(kind, &whole(kind).to_string()), Some(parsed), "{kind}");
+        assert_eq!(parse_text(kind, whole(kind).to_string().as_bytes()), Some(parsed), "{kind}");
     }
 }
 
@@ -284,13 +284,16 @@ fn fields_that_are_not_in_use_are_not_decoded() {
     ];
     for (metadata, fields, is_parsed) in rows {
         let text = format!(r#"{{"metadata":{{"name":"a"{metadata}}}{fields}}}"#);
-        let parsed = parse_text(Kind::Pod, &text);
+        let parsed = parse_text(Kind::Pod, text.as_bytes());
         assert_eq!(parsed.is_some(), is_parsed, "{text}");
         if let (Some(parsed), Ok(value)) = (parsed, decode_object(&text)) {
             assert_eq!(Object::parse(Kind::Pod, value), Ok(parsed), "{text}");
         }
     }
-    assert_eq!(parse_text(Kind::Pod, r#"{"metadata":{"name":""}}"#), None);
+    assert_eq!(parse_text(Kind::Pod, br#"{"metadata":{"name":""}}"#), None);
+    // Not UTF-8: in a field that is in use, and in another one.
+    assert_eq!(parse_text(Kind::Pod, b"{\"metadata\":{\"name\":\"\xff\"}}"), None);
+    assert!(parse_text(Kind::Pod, b"{\"metadata\":{\"name\":\"a\"},\"other\":\"\xff\"}").is_some());
 }
 
 #[test]

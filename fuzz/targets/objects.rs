@@ -50,7 +50,7 @@ pub(super) fn parse(value: &Value) -> Vec<Event> {
     let text = value.to_string();
     let parsed = kinds.into_iter().map(|kind| {
         let parsed = Object::parse(kind, value.clone());
-        if let Some(from_text) = parse_text(kind, &text) {
+        if let Some(from_text) = parse_text(kind, text.as_bytes()) {
             assert_eq!(parsed.as_ref(), Ok(&from_text), "the text is parsed differently");
         }
         parsed

@@ -104,7 +104,7 @@ impl ObjectReader {
 
     /// Parses the JSON text of an object, for [`ObjectReader::applied_parsed`]. `None` if [`ObjectReader::applied`] has to report
     /// the object, or needs its metadata for an Event.
-    pub(super) fn parse_text(&self, text: &str) -> Option<ParsedObject> {
+    pub(super) fn parse_text(&self, text: &[u8]) -> Option<ParsedObject> {
         if self.recorder.is_some() { None } else { parse_text(self.kind, text) }
     }
 

@@ -81,11 +81,11 @@ impl<'a> PageReader<'a> {
                 check_kind(*kind, &[before, b"]}"].concat())?;
             }
             begin(*kind, starts_list, reader, events);
-            // The API server sends UTF-8. Only the object with other bytes is affected by them.
-            let text = String::from_utf8_lossy(item);
-            let event = match reader.parse_text(&text) {
+            let event = match reader.parse_text(item) {
                 Some(parsed) => reader.applied_parsed(parsed),
                 None => {
+                    // The API server sends UTF-8. Only the object with other bytes is affected by them.
+                    let text = String::from_utf8_lossy(item);
                     let object = decode_object(&text);
                     if object.is_err() {
                         serde_json::from_str::<&RawValue>(&text).map_err(|error| malformed(*kind, &error))?;

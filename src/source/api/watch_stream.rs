@@ -70,9 +70,7 @@ impl<'a> WatchStream<'a> {
     /// # Errors
     /// The line is not a watch event, or is an ERROR event.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<(), RequestError> {
-        // The API server sends UTF-8. Only the object with other bytes is affected by them.
-        let line = String::from_utf8_lossy(line);
-        if let Some(object) = applied_object(&line)
+        if let Some(object) = applied_object(line)
             && let Some(parsed) = self.reader.parse_text(object)
         {
             self.begin();
@@ -82,6 +80,8 @@ impl<'a> WatchStream<'a> {
             }
             return self.check_limit();
         }
+        // The API server sends UTF-8. Only the object with other bytes is affected by them.
+        let line = String::from_utf8_lossy(line);
         let malformed = |e: serde_json::Error| {
             let text: String = line.chars().take(80).collect();
             RequestError::Malformed(format!("{text:?} in a watch of {}: {e}", self.kind.plural()))
@@ -152,10 +152,10 @@ impl<'a> WatchStream<'a> {
 
 /// Returns the object of an ADDED or MODIFIED event as the API server writes it; `None` for other lines. The object is not
 /// checked: if it is valid JSON, so is the line.
-fn applied_object(line: &str) -> Option<&str> {
-    let event = line.strip_prefix(r#"{"type":""#)?;
-    let object = event.strip_prefix("ADDED").or_else(|| event.strip_prefix("MODIFIED"))?;
-    object.strip_prefix(r#"","object":"#)?.strip_suffix('}')
+fn applied_object(line: &[u8]) -> Option<&[u8]> {
+    let event = line.strip_prefix(br#"{"type":""#)?;
+    let object = event.strip_prefix(b"ADDED").or_else(|| event.strip_prefix(b"MODIFIED"))?;
+    object.strip_prefix(br#"","object":"#)?.strip_suffix(b"}")
 }
 
 #[cfg(test)]
