@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{Event, Index};
+use portcullis_cluster::{Event, Index, Object};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -96,7 +96,7 @@ impl<'a> EventLoop<'a> {
             may_have_work = true;
             let timer = sleep_until(self.next_due(Instant::now()));
             tokio::select! {
-                Some(batch) = self.events.recv() => self.handle_events(batch),
+                Some(batch) = self.events.recv() => may_have_work = self.handle_events(batch),
                 Some(ended) = self.work.join_next() => self.finish(ended?),
                 () = self.wake.notified() => {}
                 () = timer => {}
@@ -118,6 +118,7 @@ impl<'a> EventLoop<'a> {
     pub(crate) async fn drain(&mut self) -> Result<(), JoinError> {
         while let Some(ended) = self.work.join_next().await {
             self.finish(ended?);
+            self.observe(Instant::now());
         }
         Ok(())
     }
@@ -168,13 +169,22 @@ impl<'a> EventLoop<'a> {
         due.min()
     }
 
-    fn handle_events(&mut self, batch: Vec<Event>) {
+    /// Updates the index. Returns false if nothing has changed for the controllers: most changes of pods affect no field in use.
+    fn handle_events(&mut self, batch: Vec<Event>) -> bool {
+        // The index also knows which objects are listed, which are unreadable, and what the own Node object lacks.
+        let changes_objects_only = batch
+            .iter()
+            .all(|event| matches!(event, Event::Applied(object) if !matches!(object, Object::Node(_))));
         let changes: Vec<_> = batch.into_iter().flat_map(|event| self.index.handle(event)).collect();
+        if changes.is_empty() && changes_objects_only {
+            return false;
+        }
         for runner in &mut self.runners {
             let is_ready = runner.is_ready(&self.index);
             runner.controller.handle_changes(&changes, &self.index, is_ready);
         }
         self.observer.index_changed(&self.index);
+        true
     }
 
     fn handle_tick(&mut self) {
@@ -183,14 +193,17 @@ impl<'a> EventLoop<'a> {
         self.runners.iter_mut().for_each(|runner| runner.controller.report_progress(Instant::now()));
     }
 
+    /// Takes the result of a controller's work. The statuses must be observed afterwards.
     fn finish(&mut self, at: usize) {
         let runner = &mut self.runners[at];
         runner.is_running = false;
         self.progress.ended(runner.controller.declaration().name);
         let now = Instant::now();
         runner.controller.finish(&self.index, now);
-        self.observe(now);
-        std::mem::take(&mut self.waiting_queries).into_iter().for_each(|query| self.run_query(query));
+        if !self.waiting_queries.is_empty() {
+            self.observe(now);
+            std::mem::take(&mut self.waiting_queries).into_iter().for_each(|query| self.run_query(query));
+        }
     }
 
     /// Runs a query. If a sync holds what it reads, it is run again when the sync has ended.
@@ -215,5 +228,53 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::{Kind, NamespacedName, ObjectKey};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct NoObserver;
+
+    impl Observer for NoObserver {
+        fn index_changed(&mut self, _: &Index) {}
+        fn observe(&mut self, _: &[Status]) {}
+        fn tick(&mut self) {}
+    }
+
+    fn applied(kind: Kind, name: &str, label: &str) -> Event {
+        let object: Value =
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": label, "labels": {"app": label}}});
+        Event::Applied(Object::parse(kind, object).expect("a valid object").object)
+    }
+
+    #[test]
+    fn events_that_change_nothing_are_no_work() {
+        let (_events, batches) = mpsc::channel(1);
+        let (_signals, stop) = mpsc::channel(1);
+        let mut observer = NoObserver;
+        let mut event_loop =
+            EventLoop::new(Index::new(), batches, Wake::default(), stop, Arc::default(), &mut observer);
+        let key = |name| ObjectKey { kind: Kind::Pod, name: NamespacedName::new("shop", name) };
+        let rows = [
+            ("a new pod", applied(Kind::Pod, "a", "web"), true),
+            ("the same", applied(Kind::Pod, "a", "web"), false),
+            ("another label", applied(Kind::Pod, "a", "db"), true),
+            ("a Node, which may lack something", applied(Kind::Node, "n", "x"), true),
+            ("the same Node", applied(Kind::Node, "n", "x"), true),
+            ("the list begins", Event::ListStarted(Kind::Pod), true),
+            ("the same pod in the list", applied(Kind::Pod, "a", "db"), false),
+            ("an unreadable pod", Event::Unreadable(key("b")), true),
+            ("it is readable", applied(Kind::Pod, "b", "web"), true),
+            ("the list ends", Event::Listed(Kind::Pod), true),
+            ("a deleted pod", Event::Deleted(key("a")), true),
+        ];
+        for (step, event, expected) in rows {
+            assert_eq!(event_loop.handle_events(vec![event]), expected, "{step}");
+        }
     }
 }

@@ -19,8 +19,8 @@ use super::policy_drops::PolicyDrops;
 use super::reported_statuses::ReportedStatuses;
 use super::unreadable_reporter::UnreadableReporter;
 use crate::control::{
-    ControllerName, FinishedSync, IsolatedObject, Measurements, PodAddressSource, PodNetworkMeasurements,
-    PolicyMeasurements, RulesResult, ServiceMeasurements, Status,
+    ChangeCounts, ControllerName, FinishedSync, IsolatedObject, Measurements, PodAddressSource,
+    PodNetworkMeasurements, PolicyMeasurements, RulesResult, ServiceMeasurements, Status,
 };
 use crate::moment::Moment;
 use crate::node_network::address_usage;
@@ -51,8 +51,10 @@ struct SeenController {
     isolated: BTreeMap<&'static str, Arc<[IsolatedObject]>>,
     /// The health problems of isolated objects.
     isolation: Vec<HealthProblem>,
-    /// The numbers of changes that syncs have taken.
-    taken: Vec<u64>,
+    /// The counts of changes.
+    changes: Vec<ChangeCounts>,
+    /// The contention; `None` before the first status.
+    contention: Option<Option<String>>,
 }
 
 impl ControllerStatuses {
@@ -116,7 +118,11 @@ impl ControllerStatuses {
     fn observe_one(&self, status: &Status, seen: &mut SeenController) {
         let name = status.name;
         self.health.set_syncs(name, status.syncs.clone(), status.is_held_back);
-        self.report_contention(status);
+        // The loop reports each iteration, and most of them change nothing of this.
+        if seen.contention.as_ref() != Some(&status.contention) {
+            self.report_contention(status);
+            seen.contention = Some(status.contention.clone());
+        }
         let changes = status.syncs.iter().filter_map(|history| history.oldest_change);
         let oldest_change = changes.min_by_key(|at| at.monotonic());
         self.metrics.set_oldest_change(name.label, oldest_change.map(|at| at.wall().into()));
@@ -169,12 +175,15 @@ impl ControllerStatuses {
                 self.metrics.sync_queued(family, at.wall().into());
             }
         }
-        seen.taken.resize(status.changes.len(), 0);
-        for (counts, before) in status.changes.iter().zip(&mut seen.taken) {
-            let new = counts.taken - std::mem::replace(before, counts.taken);
-            self.metrics.changed(counts.kind, new);
+        for (position, counts) in status.changes.iter().enumerate() {
+            let before = seen.changes.get(position);
+            if before == Some(counts) {
+                continue;
+            }
+            self.metrics.changed(counts.kind, counts.taken - before.map_or(0, |before| before.taken));
             self.metrics.set_pending(counts.kind, counts.pending);
         }
+        seen.changes.clone_from(&status.changes);
     }
 
     /// Records an Event about each object that is newly isolated.
