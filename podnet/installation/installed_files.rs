@@ -48,8 +48,8 @@ impl Installation {
         plugin_binary::install(source, &self.plugin())
     }
 
-    /// Gives the plugin the name `loopback` as well, unless there is a plugin of that name: older container runtimes start no pods without
-    /// it. Returns true if it was not there.
+    /// Gives the plugin the name `loopback` as well, unless there is a plugin of that name: containerd starts no pods without it.
+    /// Returns true if it was not there.
     ///
     /// # Errors
     /// The folder cannot be written.

@@ -288,8 +288,7 @@ impl NodeNetwork {
             }
         }
         if let Err(error) = self.installation.install_loopback() {
-            let text =
-                format_args!("{error}; containerd before 2.0 starts no pods without the CNI plugin loopback");
+            let text = format_args!("{error}; containerd starts no pods without the CNI plugin loopback");
             result.warn(Step::Plugin, &text);
         }
     }

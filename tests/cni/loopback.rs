@@ -1,4 +1,4 @@
-//! The plugin `loopback`, as containerd before 2.0 runs it for each pod.
+//! The plugin `loopback`, as containerd runs it for each pod.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! A client of the kubelet's side of containerd: the service `runtime.v1.RuntimeService` of the Container Runtime Interface.
 //!
 //! <https://github.com/kubernetes/cri-api/blob/release-1.31/pkg/apis/runtime/v1/api.proto>. The few messages that the tests need are
-//! encoded by hand, and `curl` carries them over HTTP/2: a gRPC library would add a minute to the compilation of the tests.
+//! encoded by hand, and `curl` carries them over HTTP/2: a gRPC library would compile an HTTP/2 stack and generated types.
 
 use std::fs;
 use std::io::Write;

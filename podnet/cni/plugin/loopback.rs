@@ -1,7 +1,7 @@
 //! The plugin `loopback`: sets `lo` of a pod up.
 //!
-//! containerd before 2.0 and CRI-O before 1.31 run a plugin of this name for each pod, and start none without it. Packages such as
-//! kubernetes-cni have one; where no other program has installed it, this plugin has the name as well.
+//! containerd runs a plugin of this name for each pod, unless `use_internal_loopback` is set (since 2.0; off by default), and starts no pods
+//! without it. Packages such as kubernetes-cni have one; where no other program has installed it, this plugin has the name as well.
 
 use ipnet::IpNet;
 use portcullis_netlink::route::{InterfaceBatch, Link, Rtnetlink};
