@@ -30,7 +30,7 @@ pub(crate) fn message(kind: &str, name: &NamespacedName, others: &[&NamespacedNa
         None if here.is_empty() => {
             let namespaces: BTreeSet<&str> = others.iter().map(|o| o.namespace.as_str()).collect();
             message.push_str(&format!(
-                "; namespace {} has none, but namespaces {}",
+                "; namespace {} has none (namespaces that have some: {})",
                 name.namespace,
                 listed(namespaces)
             ));

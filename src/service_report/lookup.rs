@@ -50,6 +50,6 @@ pub(super) fn check(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<(),
 
 /// Adds the remarks about the whole report, which may be the reason.
 fn not_found(input: &ReportInput<'_>, message: String) -> NotFound {
-    let notes = input.notes.iter().map(|note| format!("; {note}"));
+    let notes = input.notes.iter().map(|note| format!(" ({note})"));
     NotFound(message + &notes.collect::<String>())
 }

@@ -38,10 +38,10 @@ pub enum AccessError {
         source: KubeconfigError,
     },
     /// There is no service account.
-    #[error("neither --kubeconfig nor --master is set, and there is no service account of a pod: {}; set one of them, or --manifests", describe(.0))]
+    #[error("neither --kubeconfig nor --master is set, and there is no service account of a pod{}; set one of them, or --manifests", in_cluster_cause(.0))]
     InCluster(#[source] InClusterError),
     /// A command has neither a kubeconfig nor a service account.
-    #[error("--kubeconfig and --master are not set, {reason}, and there is no service account of a pod: {}; set one of them, or --manifests", describe(.source))]
+    #[error("--kubeconfig and --master are not set, {reason}, and there is no service account of a pod{}; set one of them, or --manifests", in_cluster_cause(.source))]
     NotFound {
         /// Why there is no kubeconfig.
         reason: String,
@@ -90,6 +90,14 @@ pub enum AccessError {
         /// What is wrong.
         source: Box<kube::Error>,
     },
+}
+
+/// Returns why there is no service account, with a colon before it. Outside of a pod, nothing needs to be said.
+fn in_cluster_cause(error: &InClusterError) -> String {
+    match error {
+        InClusterError::ReadEnvironmentVariable(_) => String::new(),
+        error => format!(": {}", describe(error)),
+    }
 }
 
 impl Access {

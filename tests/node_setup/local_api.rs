@@ -305,7 +305,7 @@ fn status_without_an_api_server_and_of_a_failed_sync() {
                 && text.contains("Services    not listed yet\n")
         });
         daemon.wait_until("the error of the source is shown", || {
-            let sources = "Last word   Node never, Service never, EndpointSlice never, ServiceCIDR never: ";
+            let sources = "Sources     Node never, Service never, EndpointSlice never, ServiceCIDR never: ";
             api.status(&[]).1.contains(sources)
         });
         assert_eq!(api.document()["sources"][0]["listed"], false);

@@ -17,6 +17,9 @@ use crate::truncated_list;
 /// The number of items of a list that are printed.
 const LISTED: usize = 5;
 
+/// The number of kinds of objects in a line, which then has at most 80 columns.
+const KINDS_PER_LINE: usize = 3;
+
 /// The column at which the second column starts.
 const INDENT: usize = 12;
 
@@ -290,10 +293,12 @@ fn print_sources(sources: &[SourceStatus], screen: &mut Screen<'_>) -> io::Resul
         };
         format!("{} {}{unreadable}", source.kind, age(source))
     };
-    let mut label = "Last word";
-    if !working.is_empty() {
-        let kinds = truncated_list::names(working.iter().map(of_kind), usize::MAX);
-        screen.line(std::mem::take(&mut label), kinds)?;
+    let mut label = "Sources";
+    let mut lines = working.chunks(KINDS_PER_LINE).peekable();
+    while let Some(kinds) = lines.next() {
+        let comma = if lines.peek().is_some() { "," } else { "" };
+        let kinds = truncated_list::names(kinds.iter().map(of_kind), usize::MAX);
+        screen.line(std::mem::take(&mut label), format!("{kinds}{comma}"))?;
     }
     // Most kinds fail for the same reason.
     let mut by_error: BTreeMap<&str, Vec<&SourceStatus>> = BTreeMap::new();
