@@ -4,12 +4,22 @@ use std::io::{self, ErrorKind, IsTerminal, StdoutLock, Write};
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::progress_bar;
 
 /// Returns true if output to a stream has colors: it is a terminal, unless `NO_COLOR` is set, or `CLICOLOR_FORCE` is set.
 pub(crate) fn has_colors(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Returns true if the reader of standard output has closed it, which a command notices by itself only when it writes.
+pub(crate) fn is_stdout_closed() -> bool {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now))
+        .is_ok_and(|_| polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
 
 /// The bytes that are written with one system call if the output is no terminal.

@@ -3,23 +3,27 @@
 mod text;
 
 use std::io::{self, Write};
+use std::pin::pin;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
 use http_body_util::BodyExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{Config, Observe, ObserveFormat};
 use crate::local_client::{LocalClient, LocalClientError};
 use crate::observe::traffic_events::{
     ConnectionLines, EventFilter, FilterError, LossReason, PeerFilter, StreamLine, Verdict,
 };
-use crate::output::Output;
+use crate::output::{Output, is_stdout_closed};
 use text::Table;
 
 /// The default of `--for`.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The period of checks whether standard output is closed.
+const CLOSED_PERIOD: Duration = Duration::from_millis(500);
 
 /// The greatest length of a line of the stream.
 const MAX_LINE: usize = 1 << 20;
@@ -172,9 +176,11 @@ async fn print<W: Write>(
     };
     let deadline = limit.map(|limit| Instant::now() + limit);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut closed = pin!(stdout_closed());
     loop {
         let chunk = tokio::select! {
             chunk = lines.next() => chunk.map_err(ObserveError::Stream)?,
+            () = &mut closed => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             () = wait_until(deadline) => return Ok(()),
@@ -193,6 +199,13 @@ async fn print<W: Write>(
         if out.is_closed() {
             return Ok(());
         }
+    }
+}
+
+/// Waits until the reader of standard output has closed it. Without events nothing is written that would fail.
+async fn stdout_closed() {
+    while !is_stdout_closed() {
+        sleep(CLOSED_PERIOD).await;
     }
 }
 
