@@ -44,6 +44,7 @@ mod migrations;
 mod mode_changes;
 mod non_root;
 mod observe;
+mod observer;
 mod options;
 mod probe_in_qemu;
 mod restart;

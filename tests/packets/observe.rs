@@ -1,10 +1,9 @@
 //! `portcullis observe` with real packets: names, rules that exist only while packets are observed, and losses.
 
-use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use portcullis_netlink::conntrack::Conntrack;
 use serde_json::Value;
 
 use crate::mode::Mode;
+use crate::observer::Observer;
 use crate::row::{cluster_ip, load_balancer, outside, pod};
 use crate::testbed::{PATIENCE, Setup, Testbed};
 
@@ -54,56 +54,14 @@ fn socket(testbed: &Testbed, node: &str) -> PathBuf {
     testbed.lab.folder().join(format!("{node}.sock"))
 }
 
-/// A running `portcullis observe`, which is killed at the end.
-struct Observer {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Observer {
-    fn start(testbed: &Testbed, node: &str, arguments: &[&str]) -> Self {
-        Self::spawn(Command::new(env!("CARGO_BIN_EXE_portcullis")), socket(testbed, node), arguments)
-    }
-
-    fn spawn(mut command: Command, socket: PathBuf, arguments: &[&str]) -> Self {
-        command.arg("observe").arg("--socket").arg(socket).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Observer { child, lines }
-    }
-
-    /// Waits for a line of JSON of this kind for which `is_wanted` returns true.
-    fn wait_for(&self, kind: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let rest = until.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(rest).unwrap_or_else(|_| panic!("no {kind} as expected"));
-            let line: Value = serde_json::from_str(&line).unwrap();
-            if line["kind"] == kind && is_wanted(&line) {
-                return line;
-            }
-        }
-    }
-
-    /// Kills the process without a chance to clean up.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Observer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts `portcullis observe` with the socket of a node's daemon.
+fn start(testbed: &Testbed, node: &str, arguments: &[&str]) -> Observer {
+    Observer::spawn(Command::new(env!("CARGO_BIN_EXE_portcullis")), socket(testbed, node), arguments)
 }
 
 /// Starts an observer of drops, and waits until rules log them.
 fn observe_drops(testbed: &Testbed, node: &str) -> Observer {
-    let observer = Observer::start(testbed, node, &["--follow", "-o", "json"]);
+    let observer = start(testbed, node, &["--follow", "-o", "json"]);
     let head = observer.wait_for("Observation", |_| true);
     assert_eq!((&head["apiVersion"], &head["node"]), (&"portcullis.io/v1".into(), &node.into()));
     testbed.wait_until("drops are logged", PATIENCE, |testbed| {
@@ -241,7 +199,7 @@ pub(crate) fn connections_are_observed(mode: Mode) {
     // User-mode Linux, in which IPVS mode is tested, has no nf_tables for policies.
     let has_policies = mode != Mode::Ipvs;
     let testbed = if has_policies { up(mode) } else { Setup::new("web.yaml").mode(mode).up() };
-    let observer = Observer::start(&testbed, "node-2", &["--connections", "--follow", "-o", "json"]);
+    let observer = start(&testbed, "node-2", &["--connections", "--follow", "-o", "json"]);
     observer.wait_for("Observation", |_| true);
     let rules = rule_set(&testbed, "node-2");
     assert!(!rules.contains(LOG_RULE) && !rules.contains(LOG_TABLE), "connections need no rules: {rules}");
@@ -297,13 +255,34 @@ fn connections_are_observed_without_a_daemon() {
     }
 }
 
+/// `portcullis observe --follow | head -1` ends without events.
+#[test]
+fn command_ends_when_its_output_is_closed() {
+    let testbed = up(Mode::Nftables);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command
+        .args(["observe", "--follow", "-o", "json", "--port=9", "--socket"])
+        .arg(socket(&testbed, "node-1"));
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
+            status => break status,
+        }
+    };
+    let _ = child.kill();
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+}
+
 /// The example of docs/operating.md is what the command prints, apart from times and the clients' ports.
 #[test]
 fn documented_output_is_the_real_one() {
     const COMMAND: &str = "# portcullis observe -n default --count 2\n";
     let testbed = up(Mode::Nftables);
     let _logging = observe_drops(&testbed, "node-1");
-    let observer = Observer::start(&testbed, "node-1", &["-n", "default", "--count", "2"]);
+    let observer = start(&testbed, "node-1", &["-n", "default", "--count", "2"]);
     let next = || observer.lines.recv_timeout(PATIENCE).unwrap();
     let mut lines = vec![next()];
     let timeout = Duration::from_millis(300);

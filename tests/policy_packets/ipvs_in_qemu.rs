@@ -1,8 +1,14 @@
 //! Policies beside IPVS and with SCTP, in QEMU: IPVS does DNAT in later hooks than the other modes.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use portcullis_lab::{EchoPort, Protocol};
 use portcullis_machines::qemu;
+use serde_json::json;
 
+use crate::daemons::wait_until;
+use crate::observer::Observer;
 use crate::test_cluster::{ClusterSetup, TestCluster};
 
 /// x/b allows x/a by port number and y by port name; x/c allows a CIDR with exceptions; y/c may connect to x/b only.
@@ -54,10 +60,45 @@ fn policies_beside_ipvs_in_qemu() {
         let mut cluster: TestCluster = setup.up();
         cluster.apply(POLICIES);
         cluster.check("with IPVS", CONNECTIONS);
+        drops_are_observed(&cluster);
         cluster.lab.delete(&portcullis_lab::ObjectRef::new("NetworkPolicy", "x", "b")).unwrap();
         cluster.wait_for(
             "after the deletion of a policy",
             "z/b → service/x/s-x-b 80/tcp allow\n y/b → x/c 80/tcp deny",
         );
     });
+}
+
+/// Observes a connection to a Service of IPVS that a policy of the endpoint drops: on the endpoint's node. The other node reports
+/// that it does not drop such packets.
+fn drops_are_observed(cluster: &TestCluster) {
+    let observe = |node: &str| {
+        let socket: PathBuf = cluster.lab.folder().join(format!("{node}.sock"));
+        let arguments = ["--follow", "--to=x/c", "-o", "json"];
+        Observer::spawn(Command::new(env!("CARGO_BIN_EXE_portcullis")), socket, &arguments)
+    };
+    let notice = observe("node-2").wait_for("Notice", |_| true);
+    assert_eq!(
+        notice["message"],
+        "no pod x/c runs on this node (node-2): its ingress policies drop packets on node-1; here only egress policies of \
+         sources do"
+    );
+    let observer = observe("node-1");
+    wait_until("drops are logged", || cluster.table("node-1").contains("while drops are observed"));
+    cluster.check(
+        "while drops are observed",
+        "y/b → service/x/s-x-c 80/tcp deny\n z/a → service/x/s-x-c 80/tcp allow",
+    );
+    for address in ["10.244.1.11", "fd00:10:244:1::b"] {
+        let event = observer.wait_for("TrafficEvent", |event| event["destination"]["address"] == address);
+        assert_eq!(
+            (&event["verdict"], &event["direction"]),
+            (&json!("dropped"), &json!("ingress")),
+            "{event}"
+        );
+        assert_eq!(event["policies"], json!(["NetworkPolicy x/c"]), "{event}");
+        assert_eq!(event["source"]["pod"], json!({"namespace": "y", "name": "b"}), "{event}");
+        assert_eq!(event["destination"]["pod"], json!({"namespace": "x", "name": "c"}), "{event}");
+        assert_eq!(event["frontend"]["service"], json!({"namespace": "x", "name": "s-x-c"}), "{event}");
+    }
 }

@@ -11,6 +11,9 @@
 
 #[path = "../api_server/mod.rs"]
 mod api_server;
+#[path = "../packets/observer.rs"]
+#[allow(dead_code, reason = "another test's, used in part")]
+mod observer;
 #[path = "../packets/tools.rs"]
 #[allow(dead_code, reason = "another test's, used in part")]
 mod tools;

@@ -249,12 +249,18 @@ impl NamePattern {
             .then(|| NamePattern { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
-    fn matches(&self, object: &ObjectRef) -> bool {
+    pub(super) fn matches(&self, object: &ObjectRef) -> bool {
         let name = match self.name.strip_suffix('*') {
             Some(prefix) => object.name.starts_with(prefix),
             None => *object.name == *self.name,
         };
         name && *object.namespace == *self.namespace
+    }
+}
+
+impl std::fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -16,9 +16,11 @@ use super::filter::EventFilter;
 use super::losses::RateLimitLosses;
 use super::names::{NameCache, look_up};
 use super::naming::Naming;
+use super::notices::Notices;
 use super::observer::{Observer, ObserverLines, encode};
 use super::reader::{Batch, Connections, Drops, Reader};
 use super::switch::{RulesState, Switch};
+use super::unmatched_filter;
 use crate::control::Queries;
 use crate::document::API_VERSION;
 use crate::observe::metrics::TrafficEventMetrics;
@@ -81,6 +83,7 @@ enum Source {
 struct DropReader {
     _reader: Reader,
     group: u16,
+    started: Instant,
     has_flows: bool,
     rate_limit: RateLimitLosses,
     last_counters: Option<Instant>,
@@ -114,7 +117,7 @@ impl Hub {
             let is_active = !self.observers.is_empty() || self.drops.is_some() || self.connections.is_some();
             tokio::select! {
                 subscription = subscriptions.recv() => match subscription {
-                    Some(subscription) => self.subscribe(subscription),
+                    Some(subscription) => self.subscribe(subscription).await,
                     None => break,
                 },
                 Some(batch) = self.batches.recv() => self.dispatch(batch).await,
@@ -124,7 +127,7 @@ impl Hub {
         self.switch.set(None);
     }
 
-    fn subscribe(&mut self, subscription: Subscription) {
+    async fn subscribe(&mut self, subscription: Subscription) {
         let Subscription { filter, response } = subscription;
         if self.observers.len() >= MAX_OBSERVERS {
             let _ = response.send(Err(format!("there are {MAX_OBSERVERS} observers already")));
@@ -134,10 +137,12 @@ impl Hub {
             let _ = response.send(Err(error));
             return;
         }
+        let unmatched = self.find_unmatched(&filter).await;
         let (mut observer, lines) = Observer::new(filter);
         let (api_version, node) = (API_VERSION.to_owned(), self.node.to_string());
         observer.add_line(&StreamLine::Observation(Observation { api_version, node }));
         self.add_notices(&mut observer);
+        unmatched.iter().for_each(|notice| observer.add_notice(notice));
         observer.flush();
         if response.send(Ok(lines)).is_ok() {
             self.observers.push(observer);
@@ -168,41 +173,29 @@ impl Hub {
 
     /// Tells an observer what it cannot see.
     fn add_notices(&self, observer: &mut Observer) {
-        if self.names.lacks_pods() && observer.filter.needs_pods() {
-            observer.add_notice(
-                "the daemon does not watch pods (--network-policy), so no event matches the name or labels of a pod; use addresses",
-            );
+        let notices = Notices {
+            switch: &self.switch,
+            lacks_pods: self.names.lacks_pods(),
+            drops: self.drops.as_ref().map(|drops| (drops.started.elapsed(), drops.has_flows)),
+        };
+        notices.add_to(observer);
+    }
+
+    /// Returns the notices about conditions that no event on this node meets.
+    async fn find_unmatched(&self, filter: &EventFilter) -> Vec<String> {
+        if !filter.has_names() && filter.policy.is_none() {
+            return Vec::new();
         }
-        if let Some(drops) = self.drops.as_ref().filter(|_| observer.filter.needs_drops()) {
-            if !self.switch.has_policies() {
-                observer.add_notice(
-                    "policies are not enforced (--network-policy): only drops by loadBalancerSourceRanges are observed",
-                );
-            }
-            if !drops.has_flows {
-                observer.add_notice(
-                    "this kernel does not log the flows of packets (CONFIG_NETFILTER_NETLINK_GLUE_CT): the Service of a \
-                     dropped packet is known by its endpoint only",
-                );
-            }
-            let (policies, source_ranges, _) = self.switch.reports();
-            for (state, what) in [(policies, "policies"), (source_ranges, "loadBalancerSourceRanges")] {
-                if let RulesState::Failed(_, error) = state {
-                    observer.add_notice(&format!("drops by {what} cannot be observed: {error}"));
-                }
-            }
-        }
-        if observer.filter.needs_connections() {
-            if is_off("nf_conntrack_acct") {
-                observer.add_notice(
-                    "packets and bytes of connections are not counted (net.netfilter.nf_conntrack_acct=0)",
-                );
-            }
-            if is_off("nf_conntrack_events") {
-                observer
-                    .add_notice("the kernel reports no connections (net.netfilter.nf_conntrack_events=0)");
-            }
-        }
+        let (filter, node) = (filter.clone(), self.node.to_string());
+        // Before the objects are listed, none exists.
+        let notices = self.queries.ask(QUERY_LIMIT, move |state| {
+            Some(if state.is_ready {
+                unmatched_filter::notices(&filter, state.index, &node)
+            } else {
+                Vec::new()
+            })
+        });
+        notices.await.unwrap_or_else(|error| vec![format!("names are missing: {error}")])
     }
 
     async fn tick(&mut self, now: Instant) {
@@ -336,22 +329,20 @@ impl Hub {
     }
 }
 
-/// Returns true if a setting of conntrack is 0.
-fn is_off(setting: &str) -> bool {
-    let value = std::fs::read_to_string(format!("/proc/sys/net/netfilter/{setting}"));
-    value.is_ok_and(|value| value.trim() == "0")
-}
-
 /// Binds to a free NFLOG group, and starts its reader.
 fn start_drops(sink: mpsc::Sender<Batch>) -> Result<DropReader, String> {
     for group in GROUPS {
-        let log = PacketLog::bind(group).map_err(|error| format!("cannot observe drops: {error}"))?;
+        let log = PacketLog::bind(group).map_err(|error| match error.errno() {
+            Some(libc::EINVAL) => format!("cannot observe drops: this kernel has no nfnetlink_log: {error}"),
+            _ => format!("cannot observe drops: {error}"),
+        })?;
         let Some(log) = log else { continue };
         let has_flows = log.has_flows();
         let reader = Reader::start(Drops::new(log), sink).map_err(|error| error.to_string())?;
         return Ok(DropReader {
             _reader: reader,
             group,
+            started: Instant::now(),
             has_flows,
             rate_limit: RateLimitLosses::default(),
             last_counters: None,

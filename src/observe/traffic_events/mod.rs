@@ -15,12 +15,14 @@ mod label_filter;
 mod losses;
 mod names;
 mod naming;
+mod notices;
 mod observer;
 mod raw_event;
 mod reader;
 mod switch;
 #[cfg(test)]
 pub(crate) mod test_events;
+mod unmatched_filter;
 mod without_daemon;
 
 use portcullis_cluster::Name;
