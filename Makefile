@@ -8,10 +8,11 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Folder of manifests for `make demo`.
 FOLDER ?= fixtures/demo
-# Folder of the programs that are released.
-RELEASE = "$${CARGO_TARGET_DIR:-target}/release"
-# Folder of the program of the image, which is linked statically.
-STATIC = "$${CARGO_TARGET_DIR:-target}/$$(rustc -vV | sed -n 's/^host: //p')/release"
+# Folder of the program of this machine's image, which is linked statically.
+STATIC = "$${CARGO_TARGET_DIR:-target}/static/$$(deploy/triple)/release"
+# Architectures of a release, in Debian's words.
+NATIVE = $(shell dpkg --print-architecture)
+ARCHITECTURES ?= $(NATIVE)
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 export DEBIAN_FRONTEND := noninteractive
@@ -21,7 +22,12 @@ BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
-IMAGE := buildah:buildah mmdebstrap:mmdebstrap getcap:libcap2-bin
+IMAGE := buildah:buildah mmdebstrap:mmdebstrap getcap:libcap2-bin readelf:binutils
+# For programs and images of other architectures, by architecture.
+CROSS := arch-test:arch-test
+CROSS_arm64 := $(CROSS) aarch64-linux-gnu-gcc:crossbuild-essential-arm64 qemu-aarch64-static:qemu-user-static
+CROSS_amd64 := $(CROSS) x86_64-linux-gnu-gcc:crossbuild-essential-amd64 qemu-x86_64-static:qemu-user-static
+FOREIGN = $(filter-out $(NATIVE),$(ARCHITECTURES))
 # For the download of the programs that tests run.
 TOOLS := pip3:python3-pip unzip:unzip
 UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:systemd
@@ -100,18 +106,7 @@ bench: ## Measure Services, policies and the pod network against a bare tool or 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))
 	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
-	deploy/build-release -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
-	rm -rf target/package && mkdir -p target/package/man target/package/lab/man
-	$(RELEASE)/portcullis man --all-to target/package/man
-	$(RELEASE)/portcullis completions bash >target/package/portcullis.bash
-	$(RELEASE)/portcullis completions zsh >target/package/_portcullis
-	$(RELEASE)/portcullis completions fish >target/package/portcullis.fish
-	$(RELEASE)/portcullis-lab man --all-to target/package/lab/man
-	$(RELEASE)/portcullis-lab completions bash >target/package/lab/portcullis-lab.bash
-	$(RELEASE)/portcullis-lab completions zsh >target/package/lab/_portcullis-lab
-	$(RELEASE)/portcullis-lab completions fish >target/package/lab/portcullis-lab.fish
-	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build
-	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(CARGO) deb --locked --no-build -p portcullis-lab
+	deploy/build-packages
 
 sbom: ## Write the components of the programs to target/package/sbom (CycloneDX)
 	$(call install,$(BUILD))
@@ -125,13 +120,18 @@ image: ## Build the image, and the sandbox image, around the release program, as
 	REVISION="$$(git rev-parse HEAD)" deploy/image/build $(STATIC)/portcullis \
 		target/package/portcullis.oci.tar target/package/portcullis-pause.oci.tar
 
-release: deb ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root)
+release: ## Build programs, packages, image, chart, SBOM and checksums in target/release-files (root; ARCHITECTURES='amd64 arm64' for both)
 	$(call as_root,builds a root file system)
-	$(call install,$(IMAGE) $(TOOLS))
+	$(call install,$(BUILD) $(IMAGE) $(TOOLS) $(foreach architecture,$(FOREIGN),$(CROSS_$(architecture))))
 	$(install_cyclonedx)
+	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
 	$(fetch_tools)
-	deploy/build-release --static -p portcullis --bin portcullis
-	deploy/release target/release-files
+	@for architecture in $(FOREIGN); do rustup target add "$$(deploy/triple "$$architecture")"; done
+	deploy/build-packages $(ARCHITECTURES)
+	for architecture in $(ARCHITECTURES); do \
+		deploy/build-release --static --target "$$(deploy/triple "$$architecture")" -p portcullis --bin portcullis; \
+	done
+	deploy/release target/release-files $(ARCHITECTURES)
 
 reproducible: ## Build the program in two folders, and compare; up to two release builds
 	$(call install,$(BUILD) strings:binutils)

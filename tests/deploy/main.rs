@@ -12,3 +12,4 @@ mod kustomize;
 mod manifests;
 mod monitoring;
 mod package;
+mod release;

@@ -7,7 +7,7 @@ use toml::Table;
 
 use crate::manifests::root;
 
-/// Files that `make deb` generates.
+/// Files that `deploy/build-packages` generates.
 const GENERATED: [&str; 5] = [
     "target/release/portcullis",
     "target/package/man/*.1",
@@ -21,7 +21,8 @@ fn every_file_of_the_package_exists_or_is_generated() {
     let manifest: Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     let deb = &manifest["package"]["metadata"]["deb"];
     let assets = deb["assets"].as_array().unwrap();
-    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let script = fs::read_to_string(root().join("deploy/build-packages")).unwrap();
+    let script = script.replace("$1", "portcullis");
     let mut installed = Vec::new();
     for asset in assets {
         let [from, to] = [0, 1].map(|n| asset[n].as_str().unwrap());
@@ -30,7 +31,7 @@ fn every_file_of_the_package_exists_or_is_generated() {
             Some(generated) => {
                 assert!(GENERATED.contains(&from), "{from}");
                 let name = generated.rsplit('/').find(|part| !part.contains('*')).unwrap();
-                assert!(makefile.contains(name), "no rule makes {from}");
+                assert!(script.contains(name), "deploy/build-packages does not make {from}");
             }
             None => {
                 let folder = root().join(from.split('*').next().unwrap());
