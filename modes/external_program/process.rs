@@ -209,9 +209,11 @@ impl<'a> Process<'a> {
     /// Reads the program's processor time, and reports progress.
     fn check_progress(&mut self, now: Instant) {
         let Some(child) = &self.child else { return };
-        let ProcessorTime { used, waited } = ProcessorTime::of(child.id());
-        // Zero once it has ended, as another process waits for its output.
-        self.limit.set_waited(waited.max(self.limit.waited()));
+        let ProcessorTime { used, waited, is_runnable } = ProcessorTime::of(child.id());
+        self.limit.set_waited(waited);
+        if is_runnable && used < self.limit.limit() && self.limit.left(now).is_none() {
+            self.limit.wait_on(now, CHECK_PERIOD);
+        }
         let (_, used_before, bytes_before) = self.checked;
         if used > used_before || self.limit.bytes() > bytes_before {
             progress::advanced();

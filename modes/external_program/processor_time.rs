@@ -8,24 +8,31 @@ use std::time::Duration;
 pub(super) struct ProcessorTime {
     /// The time for which it ran.
     pub(super) used: Duration,
-    /// The time for which it could have run, and waited for a processor.
+    /// The time for which it could have run, and waited for a processor, without a wait that has not ended.
     pub(super) waited: Duration,
+    /// It runs, or waits for a processor.
+    pub(super) is_runnable: bool,
 }
 
 impl ProcessorTime {
     /// Reads the times of a process; zero if it has ended, or if the kernel does not record them (`CONFIG_SCHED_INFO`).
     pub(super) fn of(pid: u32) -> Self {
-        fs::read_to_string(format!("/proc/{pid}/schedstat"))
-            .ok()
-            .and_then(|text| parse(&text))
-            .unwrap_or_default()
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let Some((used, waited)) = times(&read("schedstat")) else { return Self::default() };
+        ProcessorTime { used, waited, is_runnable: is_runnable(&read("stat")) }
     }
 }
 
-fn parse(text: &str) -> Option<ProcessorTime> {
+/// Returns the first two fields of `schedstat`.
+fn times(schedstat: &str) -> Option<(Duration, Duration)> {
     let mut times =
-        text.split_whitespace().map_while(|field| Some(Duration::from_nanos(field.parse().ok()?)));
-    Some(ProcessorTime { used: times.next()?, waited: times.next()? })
+        schedstat.split_whitespace().map_while(|field| Some(Duration::from_nanos(field.parse().ok()?)));
+    Some((times.next()?, times.next()?))
+}
+
+/// Returns true if the state in `stat` is R. The name before it, in parentheses, may contain anything.
+fn is_runnable(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
 }
 
 #[cfg(test)]
@@ -34,15 +41,26 @@ mod tests {
 
     #[test]
     fn times_of_schedstat() {
-        let times = |used, waited| {
-            Some(ProcessorTime { used: Duration::from_nanos(used), waited: Duration::from_nanos(waited) })
-        };
-        assert_eq!(parse("195210 53962328 2\n"), times(195_210, 53_962_328));
-        assert_eq!(parse("0 0 0\n"), times(0, 0));
+        let nanoseconds = |used, waited| Some((Duration::from_nanos(used), Duration::from_nanos(waited)));
+        assert_eq!(times("195210 53962328 2\n"), nanoseconds(195_210, 53_962_328));
+        assert_eq!(times("0 0 0\n"), nanoseconds(0, 0));
         for invalid in ["", "1", "1 x 2", "-1 2 3"] {
-            assert_eq!(parse(invalid), None, "{invalid:?}");
+            assert_eq!(times(invalid), None, "{invalid:?}");
         }
         assert!(ProcessorTime::of(std::process::id()).used > Duration::ZERO);
         assert_eq!(ProcessorTime::of(u32::MAX), ProcessorTime::default());
+    }
+
+    #[test]
+    fn states_of_processes() {
+        for (stat, expected) in [
+            ("7 (iptables) R 1 7", true),
+            ("7 (iptables) S 1 7", false),
+            ("7 (R) R) D 1 7", false),
+            ("7 ((sd) R S) R 1", true),
+            ("", false),
+        ] {
+            assert_eq!(is_runnable(stat), expected, "{stat}");
+        }
     }
 }

@@ -45,9 +45,14 @@ impl TimeLimit {
         self.bytes
     }
 
-    /// Sets the time for which the program has waited for a processor since its start.
+    /// Sets the time for which the program has waited for a processor since its start, unless more is known.
     pub(super) fn set_waited(&mut self, waited: Duration) {
-        self.waited = waited;
+        self.waited = self.waited.max(waited);
+    }
+
+    /// Counts a wait for a processor that has not ended, so that at least this time is left.
+    pub(super) fn wait_on(&mut self, now: Instant, left: Duration) {
+        self.set_waited((now.duration_since(self.start) + left).saturating_sub(self.limit()));
     }
 
     /// Returns the time for which the program has waited for a processor.
@@ -80,6 +85,10 @@ mod tests {
         limit.set_waited(Duration::from_secs(109));
         assert_eq!(limit.left(after(120)), Some(Duration::from_secs(29)));
         assert_eq!(limit.left(after(149)), None, "it hangs since");
+        limit.wait_on(after(149), Duration::from_secs(1));
+        assert_eq!(limit.left(after(149)), Some(Duration::from_secs(1)));
+        limit.set_waited(Duration::from_secs(110));
+        assert_eq!(limit.left(after(150)), None);
         assert_eq!(limit.limit(), Duration::from_secs(40));
     }
 
