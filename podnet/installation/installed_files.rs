@@ -123,8 +123,8 @@ impl Installation {
         self.bin_dir.join(PLUGIN)
     }
 
-    /// Returns the path of the plugin `loopback`.
-    fn loopback(&self) -> PathBuf {
+    /// Returns the path of the plugin `loopback`, of this or another program.
+    pub fn loopback(&self) -> PathBuf {
         self.bin_dir.join(LOOPBACK)
     }
 

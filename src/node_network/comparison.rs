@@ -260,7 +260,8 @@ impl NodeNetwork {
         }))
     }
 
-    /// Compares the CNI configuration. Of the plugin only the existence is compared: the daemon may be another build than this program.
+    /// Compares the CNI configuration. Of the plugins only the existence is compared: the daemon may be another build than this program, and
+    /// `loopback` another program.
     fn compare_files(&self, plan: &PodNetworkPlan) -> Result<Vec<Difference>, CompareError> {
         let list = ConfigurationList::new(plan, &self.installation.state_dir).to_json();
         let lines = |text: &str| text.lines().map(ToOwned::to_owned).collect::<Vec<_>>();
@@ -269,17 +270,16 @@ impl NodeNetwork {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(CompareError::File { path: path.clone(), error }),
         };
-        let plugin = self.installation.plugin();
-        let has_plugin = match plugin.try_exists() {
-            Ok(exists) => exists,
-            Err(error) => return Err(CompareError::File { path: plugin, error }),
-        };
         let executable = |exists: bool| vec!["the plugin".to_owned(); usize::from(exists)];
+        let mut files = Vec::new();
+        for plugin in [self.installation.plugin(), self.installation.loopback()] {
+            match plugin.try_exists() {
+                Ok(exists) => files.push((plugin, executable(exists), executable(true))),
+                Err(error) => return Err(CompareError::File { path: plugin, error }),
+            }
+        }
         let configuration = self.installation.configuration();
-        let files = [
-            (plugin, executable(has_plugin), executable(true)),
-            (configuration.clone(), read(&configuration)?, lines(&list)),
-        ];
+        files.push((configuration.clone(), read(&configuration)?, lines(&list)));
         let differing = files.into_iter().filter(|(_, found, wanted)| found != wanted);
         Ok(differing
             .map(|(path, found, wanted)| Difference {

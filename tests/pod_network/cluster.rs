@@ -322,6 +322,11 @@ impl Cluster {
         self.folder.path().join(format!("net.d{}/10-portcullis.conflist", node + 1))
     }
 
+    /// Returns the path of the CNI plugin `loopback` of a node.
+    pub(crate) fn loopback(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("bin{}/loopback", node + 1))
+    }
+
     /// Runs a command of the program on a node. Returns its exit status, its output and its log.
     pub(crate) fn portcullis(&self, node: usize, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.node(node).0.command(PROGRAM);

@@ -43,6 +43,10 @@ fn differences_of_the_pod_network_are_printed() {
             cluster.node(0).run(command);
             assert_differs(&cluster, command, lines);
         }
+        let loopback = cluster.loopback(0);
+        fs::remove_file(&loopback).unwrap();
+        let missing = format!("{} (is missing)", loopback.display());
+        assert_differs(&cluster, "the CNI plugin loopback is removed", &[&missing]);
         let configuration = cluster.configuration(0);
         fs::remove_file(&configuration).unwrap();
         let missing = format!("{} (is missing)", configuration.display());
