@@ -83,6 +83,12 @@ impl Status {
         self.syncs.iter_mut().for_each(SyncHistory::started);
     }
 
+    /// Records that all changes until now need no sync, as they have no effect on the rules. The last sync has succeeded.
+    pub(crate) fn had_no_effect(&mut self, at: Moment) {
+        self.sync_started();
+        self.syncs.iter_mut().for_each(|history| history.succeeded(at));
+    }
+
     /// Records a finished sync.
     pub(crate) fn sync_finished(&mut self, sync: FinishedSync, at: Moment) {
         for result in &sync.results {
@@ -99,5 +105,30 @@ impl Status {
             }
         }
         self.last_sync = Some(Arc::new(sync));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_without_effect_are_not_pending() {
+        let name = ControllerName {
+            label: "test",
+            objects: "objects",
+            rules: "rules",
+            event_action: "Testing",
+            is_service_proxy: false,
+        };
+        let declaration = Declaration { name, rules: vec!["IPv4", "IPv6"], watches: Vec::new() };
+        let mut status = Status::new(&declaration);
+        status.change_queued(Moment::now());
+        let at = Moment::now();
+        status.had_no_effect(at);
+        for history in &status.syncs {
+            assert_eq!((history.oldest_change, history.last_success), (None, Some(at)), "{}", history.rules);
+        }
+        assert!(status.last_sync.is_none(), "no sync has finished");
     }
 }

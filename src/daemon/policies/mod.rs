@@ -184,6 +184,15 @@ impl PolicyController {
         self.schedule.due(now).or(is_timer_due.then_some(Due::Timer))
     }
 
+    /// Returns true if a sync only has to write changes of policies: there is nothing to do without any. Most changes of pods have
+    /// no effect on this node, such as the creation and the termination of a pod of another node.
+    fn may_be_skipped(&self, due: Due, worker: &PolicyWorker, now: Instant) -> bool {
+        let is_timer_due = self.next_timer().is_some_and(|at| now >= at);
+        let has_other_work = self.needs_termination || self.rejected_due.is_some() || is_timer_due;
+        let is_synced = self.has_synced && worker.was_committed() && !worker.needs_sync();
+        due == Due::Change && is_synced && !self.schedule.is_retrying() && !has_other_work
+    }
+
     /// Returns the request for a sync of these changes to the compiled policies, which may deny established connections or not.
     fn request(
         &mut self,
@@ -326,12 +335,21 @@ impl Controller for PolicyController {
         let Some(due) = due else { return self.start_changing_drop_log() };
         let mut worker = self.worker.take()?;
         self.first_sync.started();
-        self.rejected_due = None;
+        let may_be_skipped =
+            self.may_be_skipped(due, &worker, now) && worker.has_no_local_object(&self.dirty);
         let objects = self.dirty.objects.len() + self.dirty.nodes.len();
         // Full syncs follow only external changes.
         let changed_by = Some(self.restores.process());
         self.trigger = SyncTrigger::new(due, &self.status, objects, self.schedule.is_retrying(), changed_by);
-        let changes = worker.compile(index, &std::mem::take(&mut self.dirty), now);
+        let dirty = std::mem::take(&mut self.dirty);
+        let changes = worker.compile(index, &dirty, now);
+        if may_be_skipped && changes.is_empty() && worker.has_no_local_object(&dirty) {
+            self.schedule.started(due, now);
+            self.status.had_no_effect(Moment::now());
+            self.worker = Some(worker);
+            return self.start_changing_drop_log();
+        }
+        self.rejected_due = None;
         let may_deny = changes.may_deny(worker.compiled());
         let request = self.request(due, changes, may_deny, index, now);
         self.schedule.started(due, now);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{Index, NamespacedName};
+use portcullis_cluster::{Index, Kind, NamespacedName, ObjectKey};
 use portcullis_modes::IsolationCause;
 use portcullis_netlink::conntrack::{Conntrack, DeleteCounts};
 use portcullis_netlink::nf_tables::CommitSummary;
@@ -155,6 +155,12 @@ impl PolicyWorker {
             measurements: Measurements::Policies(measurements),
             ..FinishedSync::default()
         }
+    }
+
+    /// Returns true if all changed objects are pods, and none of them is known as a pod of this node.
+    pub(super) fn has_no_local_object(&self, dirty: &DirtyPolicyObjects) -> bool {
+        let is_remote = |key: &ObjectKey| key.kind == Kind::Pod && self.compiled().pod(&key.name).is_none();
+        dirty.nodes.is_empty() && dirty.objects.iter().all(is_remote)
     }
 
     /// Compiles the policies again, given the objects that changed. Policies that the kernel rejected are held back, or tried
