@@ -48,11 +48,12 @@ fn metrics(lab: &Lab, node: &str) -> Option<String> {
     tools::http_get(&lab.netns(&Vantage::node(node)).unwrap(), "127.0.0.1:10249", "/metrics").ok()
 }
 
-/// Returns true unless all changes that a daemon has read are in the kernel.
+/// Returns true unless all changes that a daemon has read are in the kernel. A daemon that enforces no policies has Services only.
 fn has_pending_changes(lab: &Lab, node: &str) -> bool {
-    let oldest = "portcullis_controller_oldest_change_timestamp_seconds{controller=\"policies\"} ";
     let metrics = metrics(lab, node).unwrap_or_default();
-    metrics.lines().find_map(|line| line.strip_prefix(oldest)) != Some("0")
+    let oldest = "portcullis_controller_oldest_change_timestamp_seconds{";
+    let mut oldest = metrics.lines().filter(|line| line.starts_with(oldest)).peekable();
+    oldest.peek().is_none() || oldest.any(|line| !line.ends_with(" 0"))
 }
 
 /// Returns true if a daemon has read the manifests since they were last written.
