@@ -43,11 +43,21 @@ pub(super) struct Process<'a> {
     printed: u64,
     errors: ErrorOutput,
     limit: TimeLimit,
-    /// The last check for progress, with the processor time and the bytes then.
-    checked: (Instant, Duration, u64),
+    /// The last check for progress.
+    checked: Checked,
     /// The reason why it must be killed.
     failure: Option<ProgramErrorKind>,
     buffer: Vec<u8>,
+}
+
+/// The state of a program at a check for progress.
+#[derive(Clone, Copy)]
+struct Checked {
+    at: Instant,
+    /// The time for which it ran, or could have run and waited for a processor.
+    runnable: Duration,
+    /// The number of bytes that it took or printed.
+    bytes: u64,
 }
 
 /// The input of a program.
@@ -118,7 +128,7 @@ impl<'a> Process<'a> {
             printed: 0,
             errors: ErrorOutput::default(),
             limit,
-            checked: (now, Duration::ZERO, 0),
+            checked: Checked { at: now, runnable: Duration::ZERO, bytes: 0 },
             failure: None,
             buffer: vec![0; BUFFER],
         };
@@ -195,7 +205,7 @@ impl<'a> Process<'a> {
     /// Sets the failure at the time limit, or if this process is being stopped, and reports progress.
     fn check_limits(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.checked.0) >= REPORT_PERIOD || self.limit.left(now).is_none() {
+        if now.duration_since(self.checked.at) >= REPORT_PERIOD || self.limit.left(now).is_none() {
             self.check_progress(now);
         }
         if running::is_interrupted() {
@@ -214,11 +224,14 @@ impl<'a> Process<'a> {
         if is_runnable && used < self.limit.limit() && self.limit.left(now).is_none() {
             self.limit.wait_on(now, CHECK_PERIOD);
         }
-        let (_, used_before, bytes_before) = self.checked;
-        if used > used_before || self.limit.bytes() > bytes_before {
+        let before = self.checked;
+        self.checked = Checked { at: now, runnable: used + waited, bytes: self.limit.bytes() };
+        // A program that waits for something, and looks for it again and again, makes no progress.
+        let works =
+            self.checked.runnable.saturating_sub(before.runnable) * 2 >= now.duration_since(before.at);
+        if works || self.checked.bytes > before.bytes {
             progress::advanced();
         }
-        self.checked = (now, used, self.limit.bytes());
     }
 
     /// Waits until the program prints something or, with `can_write`, takes input, and reads what it printed. Returns false if

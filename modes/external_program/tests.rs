@@ -138,6 +138,7 @@ fn progress_of_a_program_that_works_is_reported() {
     assert!(reports("for n in 1 2 3; do sleep 0.7; echo $n; done") > 0, "it prints something");
     // Its start counts.
     assert!(reports("exec sleep 5") <= 2, "it sleeps");
+    assert!(reports("for n in 1 2 3 4 5 6 7 8 9; do sleep 0.5; done") <= 2, "it waits for something");
 }
 
 #[test]
