@@ -9,6 +9,7 @@
 mod interface_search;
 mod link_watch;
 mod pick_up;
+mod termination;
 mod warnings;
 mod worker;
 
@@ -38,14 +39,12 @@ use crate::{node, sysctl};
 
 use interface_search::InterfaceSearch;
 use pick_up::PickUp;
+use termination::Termination;
 use warnings::Warnings;
 use worker::{PolicySyncRequest, PolicySyncResult, PolicyWorker};
 
 /// The backoff after failed syncs.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-
-/// The shortest time between two searches for connections to terminate: each search dumps all conntrack entries.
-const TERMINATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log message of restores.
 const RESTORED: &str = "another process changed the NetworkPolicy table; restored it";
@@ -97,9 +96,7 @@ pub(super) struct PolicyController {
     /// All required objects were listed.
     was_ready: bool,
     restores: Restores,
-    /// True if connections that policies now deny have to be searched for and terminated.
-    needs_termination: bool,
-    last_termination: Option<Instant>,
+    termination: Termination,
     has_synced: bool,
     pick_up: PickUp,
     interfaces: InterfaceSearch,
@@ -152,8 +149,7 @@ impl PolicyController {
             has_unreadable: false,
             was_ready: false,
             restores: Restores::new(now),
-            needs_termination: false,
-            last_termination: None,
+            termination: Termination::new(now),
             has_synced: false,
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
@@ -167,9 +163,7 @@ impl PolicyController {
     /// Returns when a sync is due for a reason other than changes: a search for connections, interfaces or rejected policies, or
     /// the end of the pickup of connections.
     fn next_timer(&self) -> Option<Instant> {
-        let may_terminate = self.needs_termination && !self.pick_up.is_active();
-        let termination =
-            may_terminate.then(|| self.last_termination.map(|at| at + TERMINATION_INTERVAL)).flatten();
+        let termination = self.termination.next().filter(|_| !self.pick_up.is_active());
         [termination, self.interfaces.next(), self.rejected_due, self.pick_up.end()]
             .into_iter()
             .flatten()
@@ -178,9 +172,7 @@ impl PolicyController {
 
     /// Returns the reason for which a sync is due now, if one is.
     fn due(&self, now: Instant) -> Option<Due> {
-        let may_terminate =
-            self.last_termination.is_none() && self.needs_termination && !self.pick_up.is_active();
-        let is_timer_due = may_terminate || self.next_timer().is_some_and(|at| now >= at);
+        let is_timer_due = self.next_timer().is_some_and(|at| now >= at);
         self.schedule.due(now).or(is_timer_due.then_some(Due::Timer))
     }
 
@@ -188,7 +180,7 @@ impl PolicyController {
     /// no effect on this node, such as the creation and the termination of a pod of another node.
     fn may_be_skipped(&self, due: Due, worker: &PolicyWorker, now: Instant) -> bool {
         let is_timer_due = self.next_timer().is_some_and(|at| now >= at);
-        let has_other_work = self.needs_termination || self.rejected_due.is_some() || is_timer_due;
+        let has_other_work = self.termination.next().is_some() || self.rejected_due.is_some() || is_timer_due;
         let is_synced = self.has_synced && worker.was_committed() && !worker.needs_sync();
         due == Due::Change && is_synced && !self.schedule.is_retrying() && !has_other_work
     }
@@ -205,15 +197,10 @@ impl PolicyController {
         let terminates = self.config.established == Established::Cut;
         if terminates && !self.config.audit {
             // The first sync may deny established connections: the policies before it are unknown.
-            self.needs_termination |= !self.has_synced || may_deny;
+            self.termination.request_if(!self.has_synced || may_deny);
         }
         self.pick_up.end_if_due(now, terminates && may_deny);
-        let may_terminate = self.last_termination.is_none_or(|at| now >= at + TERMINATION_INTERVAL);
-        let terminate = self.needs_termination && may_terminate && !self.pick_up.is_active();
-        if terminate {
-            self.last_termination = Some(now);
-            self.needs_termination = false;
-        }
+        let terminate = !self.pick_up.is_active() && self.termination.start_if_due(now);
         let changed_by = (due == Due::FullSync).then(|| {
             self.restores.started(now);
             self.restores.process().to_owned()
@@ -261,13 +248,13 @@ impl PolicyController {
         }
         if let Some(search) = &result.search {
             tracing::warn!("{search}");
-            self.needs_termination |= result.needs_termination;
+            self.termination.request_if(result.needs_termination);
             return;
         }
         if let Some(error) = &result.error {
             let retry_in = self.schedule.retry_in(now).unwrap_or_default();
             tracing::error!(%error, "sync of policies failed; keeping the last good rules, retrying in {retry_in:.1?}");
-            self.needs_termination |= result.needs_termination;
+            self.termination.request_if(result.needs_termination);
             return;
         }
         self.pick_up.synced(result.pick_up, now);
