@@ -2,8 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::node::Node;
 
@@ -29,8 +30,9 @@ pub(crate) fn serve(node: &Node, name: &'static str, port: u16) {
             let socket = UdpSocket::bind(("::", port)).expect("a free port");
             ready.send(()).expect("a waiting test");
             let mut buffer = [0; 100];
-            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(reply(peer).as_bytes(), peer);
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                let request = String::from_utf8_lossy(&buffer[..length]);
+                let _ = socket.send_to(format!("{} {request}", reply(peer)).as_bytes(), peer);
             }
         });
     }
@@ -63,14 +65,29 @@ pub(crate) fn udp(node: &Node, from: &str, to: &str, port: u16) -> String {
     datagram(&socket, to, port, true)
 }
 
-/// Returns the reply to a datagram from this socket.
+/// Returns the reply to a datagram from this socket. Replies to earlier datagrams, which may have waited for a neighbour, are ignored.
 pub(crate) fn datagram(socket: &UdpSocket, to: &str, port: u16, expects_reply: bool) -> String {
-    let timeout = if expects_reply { PATIENCE } else { SILENCE };
-    socket.set_read_timeout(Some(timeout)).expect("a timeout");
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    let request = format!("#{}", SENT.fetch_add(1, Ordering::Relaxed));
+    let end = Instant::now() + if expects_reply { PATIENCE } else { SILENCE };
     let to = SocketAddr::new(to.parse().expect("an address"), port);
     let mut buffer = [0; 100];
-    match socket.send_to(b"?", to).and_then(|_| socket.recv(&mut buffer)) {
-        Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+    let mut exchange = || -> std::io::Result<String> {
+        socket.send_to(request.as_bytes(), to)?;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            socket.set_read_timeout(Some(left))?;
+            let length = socket.recv(&mut buffer)?;
+            let reply = String::from_utf8_lossy(&buffer[..length]);
+            if let Some((reply, of)) = reply.rsplit_once(' ')
+                && of == request
+            {
+                return Ok(reply.to_owned());
+            }
+        }
+    };
+    match exchange() {
+        Ok(reply) => reply,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             "no reply".to_owned()
         }
