@@ -43,7 +43,7 @@ fn key(object: &Value) -> (Kind, String, String) {
     (kind, text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
 }
 
-/// Returns the states that batches of events lead to.
+/// Returns the state after each batch of events.
 fn states(batches: &[Vec<Event>]) -> Vec<Objects> {
     let mut objects = Objects::new();
     let state = |batch: &Vec<Event>| {
