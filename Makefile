@@ -100,7 +100,9 @@ bench: ## Measure Services, policies and the pod network against a bare tool or 
 	$(CARGO) bench --locked --bench large_cluster
 	$(CARGO) bench --locked --bench observe
 	$(CARGO) bench --locked --bench local_api
-	$(CARGO) bench --locked --package portcullis-podnet --bench pod_network
+	deploy/build-release --static -p portcullis --bin portcullis
+	$(CARGO) bench --locked --package portcullis-podnet --bench pod_network -- \
+		--plugin "$${CARGO_TARGET_DIR:-target}/static/$$(deploy/triple)/release/portcullis"
 	$(CARGO) run --locked --release --package portcullis-podnet --example node_route_cost
 
 deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
