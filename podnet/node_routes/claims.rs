@@ -1,11 +1,10 @@
 //! Which node may use which pod CIDR.
 
-use std::collections::BTreeSet;
-
 use ipnet::IpNet;
 use portcullis_cluster::Name;
 
 use super::net_map::NetMap;
+use super::small_set::SmallSet;
 
 /// The precedence of a node among those that claim overlapping pod CIDRs: this node, whose pods have the addresses; then the oldest Node.
 /// It is independent of the order in which Nodes become known.
@@ -18,7 +17,7 @@ pub(super) struct Rank {
 
 /// The pod CIDRs of all nodes.
 #[derive(Debug, Default)]
-pub(super) struct Claims(NetMap<BTreeSet<Rank>>);
+pub(super) struct Claims(NetMap<SmallSet<Rank>>);
 
 impl Claims {
     pub(super) fn add(&mut self, cidr: IpNet, rank: Rank) {

@@ -22,6 +22,7 @@ mod object;
 mod object_text;
 mod own_network;
 mod problem;
+mod small_set;
 #[cfg(test)]
 mod tests;
 mod vtep;
@@ -40,6 +41,7 @@ pub use object::{Forwarding, ForwardingChange, ForwardingChanges, ForwardingKey,
 pub use own_network::{OwnNetwork, underlay};
 use own_network::{family_index, first_of_each_family};
 pub use problem::{NodeProblem, Reserved};
+use small_set::SmallSet;
 pub use vtep::vtep_mac;
 
 /// The metric of the `unreachable` route for the own pod CIDR: higher than that of any route to pods.
@@ -54,7 +56,7 @@ pub struct NodeRoutes {
     /// The claims that other claims prevent.
     conflicts: BTreeMap<(Name, IpNet), Conflict>,
     /// The addresses of all nodes, and whose they are.
-    addresses: NetMap<BTreeSet<Name>>,
+    addresses: NetMap<SmallSet<Name>>,
     reserved: NetMap<Reserved>,
     wanted: Forwarding,
     problems: BTreeMap<Name, Vec<NodeProblem>>,
@@ -71,8 +73,8 @@ struct Member {
     internal: [Option<IpAddr>; 2],
     /// All addresses.
     ips: Box<[IpAddr]>,
-    keys: Vec<ForwardingKey>,
-    accepted: Vec<IpNet>,
+    keys: Box<[ForwardingKey]>,
+    accepted: Box<[IpNet]>,
 }
 
 impl NodeRoutes {
@@ -204,8 +206,8 @@ impl NodeRoutes {
         touched: &mut BTreeSet<IpNet>,
         changes: &mut ForwardingChanges,
     ) {
-        let mut keys = Vec::new();
-        let mut accepted = Vec::new();
+        let mut keys = Box::default();
+        let mut accepted = Box::default();
         if let Some(before) = self.nodes.remove(name) {
             let rank = self.rank(name, before.created);
             for cidr in &before.pod_cidrs {
@@ -289,13 +291,13 @@ impl NodeRoutes {
 
     fn remove_stale(&mut self, name: &Name, evaluation: &Evaluation, changes: &mut ForwardingChanges) {
         let member = self.nodes.get_mut(name).expect("it was evaluated");
-        let keys: Vec<ForwardingKey> = evaluation.objects.iter().map(ForwardingObject::key).collect();
+        let keys: Box<[ForwardingKey]> = evaluation.objects.iter().map(ForwardingObject::key).collect();
         for key in std::mem::replace(&mut member.keys, keys) {
             if !member.keys.contains(&key) {
                 changes.set(&mut self.wanted, key, None);
             }
         }
-        for cidr in std::mem::replace(&mut member.accepted, evaluation.accepted.clone()) {
+        for cidr in std::mem::replace(&mut member.accepted, evaluation.accepted.as_slice().into()) {
             self.accepted.remove(&cidr);
         }
     }
