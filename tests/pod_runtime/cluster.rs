@@ -31,16 +31,17 @@ struct Cluster {
     outside: String,
     manifests: tempfile::TempDir,
     mode: &'static str,
+    wiring: &'static str,
 }
 
 impl Cluster {
-    fn start(mode: &'static str) -> Self {
+    fn start(mode: &'static str, wiring: &'static str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let outside = format!("podruntime-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let manifests =
             tempfile::Builder::new().prefix("pod-runtime-manifests-").tempdir().expect("a temporary folder");
         run(Command::new("ip").args(["netns", "add", &outside]));
-        let mut cluster = Cluster { nodes: Vec::new(), outside, manifests, mode };
+        let mut cluster = Cluster { nodes: Vec::new(), outside, manifests, mode, wiring };
         cluster.outside("ip link set lo up; ip link add br0 type bridge; ip link set br0 up");
         cluster.outside(&format!("ip addr add {OUTSIDE}/24 dev br0; ip addr add 192.0.2.254/24 dev br0"));
         cluster.outside("ip addr add fd00:50::fe/64 dev br0 nodad");
@@ -90,6 +91,7 @@ impl Cluster {
             .arg(format!("--manifests={}", self.manifests.path().display()))
             .arg(format!("--hostname-override=node-{}", node + 1))
             .arg(format!("--pod-network={}", self.mode))
+            .arg(format!("--pod-network-wiring={}", self.wiring))
             .args(["--mode=nftables", "--network-policy", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"])
             .env_remove("RUST_LOG")
             .stderr(log);
@@ -182,8 +184,9 @@ fn get(node: &Node, task: &Task, address: &str, port: u16, seconds: u32) -> Opti
 
 #[test]
 fn three_nodes_need_no_other_network_component() {
-    for mode in ["vxlan", "host-gw"] {
-        let cluster = Cluster::start(mode);
+    // The wirings by turns: a mode concerns other nodes, and a wiring this one.
+    for (mode, wiring) in [("vxlan", "ptp"), ("host-gw", "bridge")] {
+        let cluster = Cluster::start(mode, wiring);
         let names = ["first", "server", "client"];
         let mut pods: Vec<Vec<Pod>> = (0..NODES).map(|_| Vec::new()).collect();
         let mut tasks = Vec::new();
@@ -242,9 +245,12 @@ fn three_nodes_need_no_other_network_component() {
         cluster.write("policy.json", &objects);
         let client = tasks.iter().find(|(_, task)| task.id == "client").expect("it runs").1.clone();
         for address in SERVICE {
-            wait_until("the policy denies", || {
-                get(&cluster.nodes[0], &client_of(0), address, 80, 2).is_none().then_some(())
-            });
+            // Another pod of the server's node, too.
+            for node in [0, 1] {
+                wait_until("the policy denies", || {
+                    get(&cluster.nodes[node], &client_of(node), address, 80, 2).is_none().then_some(())
+                });
+            }
             let allowed = get(&cluster.nodes[2], &client, address, 80, 20);
             assert!(allowed.is_some(), "{mode}: {address}: the policy allows it\n{}", cluster.logs());
         }

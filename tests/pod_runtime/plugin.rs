@@ -12,6 +12,9 @@ use crate::pod::{Task, running};
 
 const STATE: &str = "/run/portcullis/pod-network";
 
+/// All wirings.
+pub(crate) const WIRINGS: [&str; 2] = ["ptp", "bridge"];
+
 /// Returns the configuration of a node with two pod CIDRs, as the daemon writes it for containerd.
 pub(crate) fn configuration(wiring: &str) -> String {
     format!(

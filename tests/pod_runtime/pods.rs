@@ -5,15 +5,13 @@ use std::net::IpAddr;
 
 use crate::node::{Node, wait_until};
 use crate::plugin::{
-    attachments, check_addresses, check_nothing_leaked, collect_garbage, configuration, kill_at_random,
-    kill_no_more,
+    WIRINGS, attachments, check_addresses, check_nothing_leaked, collect_garbage, configuration,
+    kill_at_random, kill_no_more,
 };
 use crate::pod::{Pod, running, start_all, stop_all};
 
 /// Pods that are started at the same time.
 const MANY: usize = 100;
-
-const WIRINGS: [&str; 2] = ["ptp", "bridge"];
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("pod{number}")).collect()
