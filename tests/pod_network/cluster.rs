@@ -186,6 +186,16 @@ impl Cluster {
         }
     }
 
+    /// Returns a command that runs on a node.
+    pub(crate) fn command(&self, node: usize, program: &str) -> Command {
+        self.node(node).0.command(program)
+    }
+
+    /// Returns the path of a file of this cluster.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     fn manifest(&self, name: &str) -> PathBuf {
         self.folder.path().join("manifests").join(name)
     }

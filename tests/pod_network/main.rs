@@ -10,6 +10,7 @@
 mod cluster;
 mod damage;
 mod differences;
+mod network_managers;
 mod traffic;
 
 use std::sync::atomic::Ordering::Relaxed;
