@@ -33,7 +33,7 @@ TOOLS := pip3:python3-pip unzip:unzip
 UNIT := $(BUILD) $(TOOLS) mandoc:mandoc zsh:zsh fish:fish systemd-analyze:systemd
 # Tests of netlink/ that run under valgrind within minutes.
 MEMCHECK := drift generic nf_tables nfacct tables
-POD_NETWORK := ip:iproute2 ping:iputils-ping /usr/lib/cni/portmap:containernetworking-plugins /lib/systemd/systemd-networkd:systemd NetworkManager:network-manager dbus-daemon:dbus-daemon
+POD_NETWORK := ip:iproute2 ping:iputils-ping /usr/lib/cni/portmap:containernetworking-plugins /lib/systemd/systemd-networkd:systemd dbus-daemon:dbus-daemon
 BROWSER := $(BUILD) chromium:chromium ip:iproute2 iptables-nft-restore:iptables
 # A container runtime, a static shell for its containers, and a client of HTTP/2.
 RUNTIME := containerd:containerd ctr:containerd runc:runc busybox:busybox-static curl:curl
@@ -143,7 +143,7 @@ qemu: ## Fetch the kernel that some tests boot, for running them without make
 	$(call install,$(QEMU))
 	$(fetch_kernel)
 
-tools: ## Fetch the programs that some tests run (helm, kubectl, promtool), for running them without make
+tools: ## Fetch the programs that some tests run (helm, kubectl, promtool, NetworkManager), for running them without make
 	$(call install,$(TOOLS))
 	$(fetch_tools)
 

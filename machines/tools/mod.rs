@@ -1,5 +1,5 @@
 //! Programs that tests run and `tools/fetch.sh` downloads to the build folder, because Debian has them in no package, or in one
-//! that starts a server: `helm`, `kubectl`, `promtool`.
+//! that starts a server: `helm`, `kubectl`, `promtool`, NetworkManager.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use portcullis_machines::tools;
+
 use super::cluster::{Cluster, Families};
 use super::{assert_connected, traffic};
 
@@ -18,9 +20,9 @@ SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console exec /lib/systemd/systemd-net
 
 /// Starts NetworkManager with a D-Bus of its own.
 const NETWORK_MANAGER: &str = r#"
-for folder in /run /etc/NetworkManager /var/lib/NetworkManager; do mount -t tmpfs none $folder; done
-mkdir -p /run/dbus /etc/NetworkManager/system-connections /etc/NetworkManager/conf.d
-printf '%s' "$1" >/etc/NetworkManager/NetworkManager.conf
+for folder in /run /var/lib; do mount -t tmpfs none $folder; done
+mkdir -p /run/dbus /run/configuration /var/lib/NetworkManager
+printf '%s' "$1" >/run/configuration/test.conf
 mount -o remount,bind,ro /sys
 cat >/run/dbus/bus.conf <<'END'
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -29,9 +31,18 @@ cat >/run/dbus/bus.conf <<'END'
 END
 dbus-daemon --config-file=/run/dbus/bus.conf --nofork &
 while ! [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-NetworkManager --no-daemon >&2 &
+# Unpacked, with the libraries that this machine lacks.
+LD_LIBRARY_PATH=$(echo "$2"/usr/lib/*-linux-gnu)
+export LD_LIBRARY_PATH PATH="$2/usr/sbin:$2/usr/bin:$PATH"
+NetworkManager --no-daemon --config=/run/configuration/test.conf --config-dir=/run/configuration >&2 &
 while sleep 0.2; do nmcli --terse --fields DEVICE,STATE device 2>&1 | sed 's/^/device /' >&2; done
 "#;
+
+/// Returns the folder of the unpacked NetworkManager.
+fn network_manager() -> PathBuf {
+    let program = tools::path("network-manager/usr/sbin/NetworkManager");
+    program.ancestors().nth(3).unwrap().to_owned()
+}
 
 /// A network manager on a node. Its processes end with it.
 struct Manager {
@@ -55,6 +66,7 @@ impl Manager {
                 "--mount-proc",
             ])
             .args(["sh", "-ec", script, "sh", configuration])
+            .arg(network_manager())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
