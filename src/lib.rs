@@ -86,7 +86,11 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Daemon(_) => Delivery::Queued,
         _ => Delivery::Direct,
     };
-    logging::start(config.logging, delivery);
+    let logging = match delivery {
+        Delivery::Queued => config.logging,
+        Delivery::Direct => invocation.command_logging(config),
+    };
+    logging::start(logging, delivery);
     invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     // Before the threads that use them.
     privileges::use_permitted_capabilities();

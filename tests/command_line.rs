@@ -505,6 +505,51 @@ fn colors_follow_the_environment_in_all_commands() {
     });
 }
 
+/// The verbosity of a configuration file is that of the daemon.
+#[test]
+fn commands_log_warnings_and_errors_unless_a_flag_asks_for_more() {
+    const UNUSED: &str = "ignoring objects of unused kinds";
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let [manifests, config] = ["manifests", "config.toml"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&manifests).expect("a folder");
+    let objects = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}\n---\n\
+                   {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}}\n---\n\
+                   {apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {nodeName: node-a}, status: {podIP: 10.244.1.5}}";
+    std::fs::write(manifests.join("objects.yaml"), objects).expect("it can be written");
+    std::fs::write(&config, "[logging]\nverbosity = 4\n").expect("it can be written");
+    let [manifests, config] = [&manifests, &config].map(|path| path.to_str().expect("UTF-8"));
+    let rows: [&[&str]; 7] = [
+        &["render"],
+        &["render", "--only-policies", "--network-policy"],
+        &["services"],
+        &["explain", "--from=10.0.0.1", "--to=10.244.1.5:80"],
+        &["policy", "matrix", "--port=80/tcp"],
+        &["diff"],
+        &["migrate", "--to=nftables"],
+    ];
+    let output = |row: &[&str], flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(row).args(["--hostname-override=node-a", "--mode=nftables", "--manifests", manifests]);
+        let output = command.args(flags).env_remove("RUST_LOG").output().expect("the binary runs");
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code().is_some_and(|code| code < 2), "{row:?} {flags:?}: {log}");
+        log
+    };
+    for row in rows {
+        for flags in [&[][..], &["--config", config]] {
+            let log = output(row, flags);
+            assert!(!log.contains("INFO") && !log.contains("DEBUG"), "{row:?} {flags:?}: {log}");
+        }
+        for flags in [["-v1", "--profiling"], ["-v4", "--profiling"]] {
+            let log = output(row, &flags);
+            assert!(
+                log.contains(UNUSED) && log.contains("--profiling has no effect"),
+                "{row:?} {flags:?}: {log}"
+            );
+        }
+    }
+}
+
 /// Links this program into an empty folder, in which `portcullis-lab` is not installed.
 fn alone() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for temporary files");

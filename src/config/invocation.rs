@@ -13,7 +13,7 @@ use super::flags::{self, FlagPrecedence};
 use super::kube_proxy_configuration;
 use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::validated::{Config, KubectlCredentials, Source};
+use super::validated::{Config, KubectlCredentials, Logging, Source};
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
 use crate::bounded_file::{self, MAX_CONFIGURATION};
@@ -105,6 +105,12 @@ impl Invocation {
     /// output is byte-identical to that of kube-proxy v1.36.
     pub fn kube_proxy_configuration(&self) -> String {
         kube_proxy_configuration::write(&self.settings)
+    }
+
+    /// Returns the logging of a command: the verbosity of a configuration file is that of the daemon.
+    pub(crate) fn command_logging(&self, config: &Config) -> Logging {
+        let verbosity = if self.origins.is_flag("logging.verbosity") { config.logging.verbosity } else { 0 };
+        Logging { verbosity, ..config.logging }
     }
 
     /// Returns the settings as Portcullis TOML.

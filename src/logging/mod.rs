@@ -47,9 +47,11 @@ pub enum Delivery {
     Direct,
 }
 
-/// Starts logging to standard error. `RUST_LOG` overrides the log levels.
+/// Starts logging to standard error. `RUST_LOG` overrides the log levels. Commands log warnings and errors, unless a verbosity asks
+/// for more.
 pub fn start(logging: Logging, delivery: Delivery) {
     let level = match logging.verbosity {
+        0 if delivery == Delivery::Direct => LevelFilter::WARN,
         0..=3 => LevelFilter::INFO,
         4..=8 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
