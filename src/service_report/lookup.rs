@@ -43,6 +43,7 @@ pub(super) fn check(input: &ReportInput<'_>, query: &ServiceQuery) -> Result<(),
         known.chain(services().map(|key| &key.namespace)).map(|name| name.as_str()).collect();
     let suggestion = match nearest(namespace, names.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),
+        None if names.is_empty() => "nor in any other".to_owned(),
         None => format!("namespaces with Services are {}", listed(names)),
     };
     Err(not_found(input, format!("there is no Service in namespace {namespace}; {suggestion}")))

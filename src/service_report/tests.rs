@@ -320,6 +320,11 @@ fn missing_names_are_errors_with_suggestions() {
         "there is no Service in namespace shpo; namespaces with Services are empty, shop"
     );
     assert_eq!(node.report(&query("empty", None)).map(|report| report.total), Ok(0));
+
+    let index = Index::new();
+    let empty = Node { desired: desired(&index), index, ..Node::new() };
+    let error = empty.report(&query("shop", None)).expect_err("there is no namespace").0;
+    assert!(error.starts_with("there is no Service in namespace shop; nor in any other"), "{error}");
 }
 
 /// A tenant may create many Services whose selectors match no pod. Similar labels are looked for on behalf of some of them only.
