@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_lab::{Family, Vantage};
 use portcullis_netlink::conntrack::Conntrack;
+use portcullis_netlink::nf_tables::{self, TableFamily, Transaction};
 use serde_json::Value;
 
 use crate::mode::Mode;
@@ -98,6 +99,30 @@ pub(crate) fn dropped_packets_are_observed(mode: Mode) {
     testbed.lab.start_daemon("node-1").unwrap();
     testbed.synced();
     wait_for_rule_set(&testbed, &unobserved);
+}
+
+/// The kernel rejects the rules while the table belongs to another process.
+pub(crate) fn rules_that_log_are_written_once_the_kernel_accepts_them(mode: Mode) {
+    let testbed = up(mode);
+    let node = testbed.lab.netns(&Vantage::node("node-1")).unwrap();
+    let owner = node.run(|| {
+        let mut socket = nf_tables::open().unwrap().expect("the kernel has nf_tables");
+        let mut transaction = Transaction::new("test", TableFamily::Inet, LOG_TABLE).unwrap();
+        transaction.add_owned_table(None).unwrap();
+        transaction.commit(&mut socket).unwrap();
+        socket
+    });
+    let observer = start(&testbed, "node-1", &["--follow", "-o", "json"]);
+    let notice = |text: &str| {
+        let message = observer.wait_for("Notice", |notice| {
+            notice["message"].as_str().unwrap().starts_with("drops by loadBalancerSourceRanges ")
+        });
+        assert!(message["message"].as_str().unwrap().contains(text), "{message}");
+    };
+    notice(" cannot be observed: ");
+    drop(owner);
+    notice(" are observed now");
+    source_range_drops_are_observed(&testbed, &observer);
 }
 
 /// Waits until node-1 has these rules.

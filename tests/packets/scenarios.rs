@@ -51,6 +51,7 @@ scenarios! {
     // IPVS mode passes too. Its rules are iptables mode's, and eight labs take minutes in user-mode Linux.
     observe::connections_are_observed: all_modes,
     observe::dropped_packets_are_observed: all_modes_with_nf_tables,
+    observe::rules_that_log_are_written_once_the_kernel_accepts_them: [by_nftables],
     options::local_traffic_detection: [by_the_nft_tool by_nftables],
     options::masquerading: all_modes,
     options::node_port_addresses: all_modes,

@@ -298,7 +298,7 @@ impl Controller for PolicyController {
             unlogged.log(self.restores.process(), RESTORED);
         }
         if let Some(drop_log) = &mut self.drop_log {
-            drop_log.poll();
+            drop_log.poll(now);
         }
         if let Some(drift) = self.drift.take() {
             self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
@@ -309,7 +309,8 @@ impl Controller for PolicyController {
     }
 
     fn next_poll(&self, now: Instant) -> Option<Instant> {
-        self.restores.next_report(now)
+        let drop_log = self.drop_log.as_ref().and_then(DropLogRequests::next_poll);
+        self.restores.next_report(now).into_iter().chain(drop_log).min()
     }
 
     fn next_due(&self) -> Option<Instant> {

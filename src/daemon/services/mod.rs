@@ -269,6 +269,10 @@ impl ServiceController {
         if error.is_none() && std::mem::take(&mut self.facts.has_iptables_guard) {
             self.check_loopback(index);
         }
+        if let (Some(error), Some(drop_log)) = (&result.log_error, &self.handles.drop_log) {
+            tracing::warn!(%error, "observers miss drops by changed loadBalancerSourceRanges; retrying");
+            drop_log.report_failure(error.clone());
+        }
         if result.is_idle && !was_retrying {
             return;
         }
@@ -386,13 +390,14 @@ impl Controller for ServiceController {
             self.check_loopback(index);
         }
         if let Some(drop_log) = &mut self.handles.drop_log {
-            drop_log.poll();
+            drop_log.poll(now);
         }
         self.handle_drift(now);
     }
 
     fn next_poll(&self, now: Instant) -> Option<Instant> {
-        self.restores.next_report(now).into_iter().chain([self.next_loopback_check]).min()
+        let drop_log = self.handles.drop_log.as_ref().and_then(DropLogRequests::next_poll);
+        self.restores.next_report(now).into_iter().chain(drop_log).chain([self.next_loopback_check]).min()
     }
 
     fn next_due(&self) -> Option<Instant> {

@@ -55,6 +55,8 @@ pub(in crate::daemon) struct ServiceSyncResult {
     pub(super) next_due: Option<Instant>,
     /// The mode's timer had expired, and there was nothing to write.
     pub(super) is_idle: bool,
+    /// Why packets that changed source ranges drop are not logged.
+    pub(super) log_error: Option<String>,
 }
 
 impl ServiceSyncResult {
@@ -161,11 +163,10 @@ impl ServiceWorker {
                 requires_all_services: false,
             },
         );
-        if let Some(((log, mode), (options, facts))) = self.source_ranges.as_mut().zip(logged)
-            && let Err(error) = log.update(*mode, desired, &options, &facts)
-        {
-            tracing::warn!(%error, "observers miss drops by changed loadBalancerSourceRanges");
-        }
+        let log_error =
+            self.source_ranges.as_mut().zip(logged).and_then(|((log, mode), (options, facts))| {
+                log.update(*mode, desired, &options, &facts).err()
+            });
         log_cleanup(&result.cleanup);
         log_drain(draining, self.engine.drain_status());
         let is_local = |p: &ServicePort| {
@@ -181,6 +182,7 @@ impl ServiceWorker {
             took: result.duration,
             local_endpoints_changed,
             next_due: result.next_due,
+            log_error: log_error.map(|error| error.to_string()),
         }
     }
 

@@ -57,16 +57,20 @@ impl Notices<'_> {
             );
         }
         let (policies, source_ranges, _) = self.switch.reports();
-        let policies = self.switch.has_policies().then_some((policies, "policies"));
-        for (state, rules) in policies.into_iter().chain([(source_ranges, "loadBalancerSourceRanges")]) {
+        let policies = self.switch.has_policies().then_some((policies, "drops by policies"));
+        for (state, drops) in
+            policies.into_iter().chain([(source_ranges, "drops by loadBalancerSourceRanges")])
+        {
             match state {
                 RulesState::Failed(_, error) => {
-                    observer.add_notice(&format!("drops by {rules} cannot be observed: {error}"));
+                    observer.set_problem(drops, &format!("cannot be observed: {error}; retrying"));
                 }
-                RulesState::Off if since >= RULES_PATIENCE => observer.add_notice(&format!(
-                    "drops by {rules} are not observed yet: the rules that log them follow the first sync, or one that runs"
-                )),
-                RulesState::Off | RulesState::Logged(_) => {}
+                RulesState::Off if since >= RULES_PATIENCE => observer.set_problem(
+                    drops,
+                    "are not observed yet: the rules that log them follow the first sync, or one that runs",
+                ),
+                RulesState::Off => {}
+                RulesState::Logged(_) => observer.end_problem(drops),
             }
         }
     }

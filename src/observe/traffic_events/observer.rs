@@ -1,5 +1,6 @@
 //! One observer: its filter, and the bounded queue of what it has not read yet.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub(super) struct Observer {
     losses: Losses,
     /// The messages that it has received.
     notices: Vec<String>,
+    /// Why these events cannot be observed at present, as it has received it.
+    problems: HashMap<&'static str, String>,
 }
 
 /// Lines on their way to an observer.
@@ -79,6 +82,7 @@ impl Observer {
             events: 0,
             losses: Losses::default(),
             notices: Vec::new(),
+            problems: HashMap::new(),
         };
         (observer, lines)
     }
@@ -105,7 +109,26 @@ impl Observer {
             return;
         }
         self.notices.push(message.to_owned());
-        self.add_line(&StreamLine::Notice(Notice { message: message.to_owned() }));
+        self.add_message(message.to_owned());
+    }
+
+    fn add_message(&mut self, message: String) {
+        self.add_line(&StreamLine::Notice(Notice { message }));
+    }
+
+    /// Adds a message why some events cannot be observed, unless it was the last one about them.
+    pub(super) fn set_problem(&mut self, events: &'static str, problem: &str) {
+        if self.problems.get(events).is_none_or(|last| last != problem) {
+            self.problems.insert(events, problem.to_owned());
+            self.add_message(format!("{events} {problem}"));
+        }
+    }
+
+    /// Adds a message that these events are observed, if a message said that they were not.
+    pub(super) fn end_problem(&mut self, events: &'static str) {
+        if self.problems.remove(events).is_some() {
+            self.add_message(format!("{events} are observed now"));
+        }
     }
 
     /// Adds lost events; `None` if their number is not known.
@@ -193,5 +216,23 @@ mod tests {
             })
             .sum();
         assert_eq!(lost, (QUEUED_CHUNKS - (QUEUED_BYTES >> 20)) as u64);
+    }
+    #[tokio::test]
+    async fn problems_are_reported_when_they_begin_change_and_end() {
+        let (mut observer, mut lines) = Observer::new(EventFilter::default());
+        let error = "cannot be observed: no buffer space; retrying";
+        observer.end_problem("drops");
+        observer.set_problem("drops", "are not observed yet");
+        observer.set_problem("drops", error);
+        observer.set_problem("drops", error);
+        observer.end_problem("drops");
+        observer.end_problem("drops");
+        observer.set_problem("drops", error);
+        observer.flush();
+        let text = String::from_utf8(next(&mut lines).await.to_vec()).expect("JSON is UTF-8");
+        let messages = ["are not observed yet", error, "are observed now", error];
+        let expected =
+            messages.map(|message| format!("{{\"kind\":\"Notice\",\"message\":\"drops {message}\"}}\n"));
+        assert_eq!(text, expected.concat());
     }
 }

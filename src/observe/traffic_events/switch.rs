@@ -5,10 +5,17 @@
 //!  ▲                                                       │
 //!  └───────────────── reports: written, or an error ◄──────┘
 //! ```
+//! A controller tries a failed request again, with growing waits, as long as the hub requests it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Backoff;
 
 use crate::control::{DropCounterLabels, Mailbox, Notifier, Wake};
+
+/// The waits between attempts to write rules that log.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// The state of one controller's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +53,9 @@ pub(crate) struct DropLogRequests {
     wanted: Option<u16>,
     /// It was not executed yet.
     is_due: bool,
+    backoff: Backoff,
+    /// When a request that failed is tried again.
+    retry_at: Option<Instant>,
     reports: Arc<Mutex<Reports>>,
     state: fn(&mut Reports) -> &mut RulesState,
 }
@@ -91,6 +101,8 @@ impl Switch {
                     requests,
                     wanted: None,
                     is_due: false,
+                    backoff: RETRY,
+                    retry_at: None,
                     reports: Arc::clone(&reports),
                     state,
                 },
@@ -122,17 +134,49 @@ impl Switch {
 }
 
 impl DropLogRequests {
-    /// Takes the latest request, which is due if it differs from the one before.
-    pub(crate) fn poll(&mut self) {
-        if let Some(request) = self.requests.take() {
-            self.is_due |= std::mem::replace(&mut self.wanted, request) != request;
+    /// Takes the latest request, which is due if it differs from the one before, or if it failed a while ago.
+    pub(crate) fn poll(&mut self, now: Instant) {
+        if let Some(request) = self.requests.take()
+            && std::mem::replace(&mut self.wanted, request) != request
+        {
+            self.is_due = true;
+            self.retry_at = None;
+            self.backoff = RETRY;
         }
+        if self.is_due || self.wanted.is_none() || !self.has_failed() {
+            return;
+        }
+        match self.retry_at {
+            None => self.retry_at = Some(self.backoff.next_retry(now)),
+            Some(at) if at <= now => {
+                self.retry_at = None;
+                self.is_due = true;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Returns when [`DropLogRequests::poll`] has to be called next, unless there is a request before.
+    pub(crate) fn next_poll(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     /// Takes the request that is due.
     pub(crate) fn take_due(&mut self) -> Option<DropLogRequest> {
         let (group, reports, state) = (self.wanted, Arc::clone(&self.reports), self.state);
         std::mem::take(&mut self.is_due).then_some(DropLogRequest { group, reports, state })
+    }
+
+    /// Reports that rules which log could not be updated.
+    pub(crate) fn report_failure(&self, error: String) {
+        if let Some(group) = self.wanted {
+            *(self.state)(&mut lock(&self.reports)) = RulesState::Failed(group, error);
+        }
+    }
+
+    /// Returns true if the rules of the latest request could not be written.
+    fn has_failed(&self) -> bool {
+        matches!((self.state)(&mut lock(&self.reports)), RulesState::Failed(group, _) if Some(*group) == self.wanted)
     }
 
     /// Sets the labels of the counters, if drops are observed.
@@ -155,12 +199,12 @@ mod tests {
         let (switch, ends) = Switch::new(true, &Wake::default());
         let (mut policies, mut source_ranges) =
             (ends.policies.expect("policies are enforced"), ends.source_ranges);
-        policies.poll();
+        policies.poll(Instant::now());
         assert!(policies.take_due().is_none(), "there is no request");
         switch.set(Some(5));
         switch.set(Some(6));
         let due = |requests: &mut DropLogRequests| {
-            requests.poll();
+            requests.poll(Instant::now());
             requests.take_due()
         };
         let request = due(&mut policies).expect("there is a request");
@@ -179,5 +223,49 @@ mod tests {
         assert_eq!(request.group, None);
         request.report(Ok(()));
         assert_eq!(switch.reports().0, RulesState::Off);
+    }
+    #[test]
+    fn failed_requests_are_tried_again_until_they_succeed_or_end() {
+        let (switch, ends) = Switch::new(false, &Wake::default());
+        let mut requests = ends.source_ranges;
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let error = || Err("no buffer space".to_owned());
+        switch.set(Some(5));
+        requests.poll(start);
+        requests.take_due().expect("there is a request").report(error());
+        // The time of each attempt, and of the one after it.
+        for (now, next) in [(0, 1), (1, 3), (3, 7)] {
+            requests.poll(at(now));
+            if let Some(request) = requests.take_due() {
+                request.report(error());
+                requests.poll(at(now));
+            }
+            assert_eq!(requests.next_poll(), Some(at(next)), "after {now} s");
+        }
+        requests.poll(at(6));
+        assert!(requests.take_due().is_none(), "it is tried after 7 s");
+        requests.poll(at(7));
+        requests.take_due().expect("7 s have passed").report(Ok(()));
+        requests.poll(at(7));
+        assert_eq!((requests.next_poll(), switch.reports().1), (None, RulesState::Logged(5)));
+
+        requests.report_failure("a changed Service".to_owned());
+        requests.poll(at(20));
+        assert!(requests.next_poll().is_some(), "a failure of an update is tried again too");
+        switch.set(None);
+        requests.poll(at(21));
+        requests.take_due().expect("the observation has ended").report(error());
+        requests.poll(at(60));
+        assert_eq!(
+            (requests.next_poll(), requests.take_due().is_none()),
+            (None, true),
+            "there is no observer"
+        );
+        switch.set(Some(6));
+        requests.poll(at(61));
+        requests.take_due().expect("there is a new observer").report(error());
+        requests.poll(at(61));
+        assert_eq!(requests.next_poll(), Some(at(62)), "waits start again with a new request");
     }
 }
