@@ -216,6 +216,10 @@ fn errors_say_what_to_pass() {
         assert_eq!(code, 2, "{messages}");
         assert!(messages.contains(expected), "{messages}");
     }
+    // Nothing listens on the discard port. The last flag of a name has precedence.
+    let (code, _, messages) = cluster.run(&["--server=http://127.0.0.1:9", "status"]);
+    assert_eq!((code, messages.lines().count()), (2, 1), "{messages}");
+    assert!(messages.contains("127.0.0.1:9 was refused"), "{messages}");
     let (code, output, _) = cluster.run(&["--help"]);
     assert_eq!(code, 0);
     assert!(output.contains("Usage: kubectl portcullis [OPTIONS] <COMMAND>..."), "{output}");

@@ -57,13 +57,26 @@ pub(super) fn output_and_status(
         text.push('\n');
     })?;
     let failure = (!end.status.success()).then(|| {
-        let message = match end.message.trim() {
+        let message = match without_log_lines(&end.message).trim() {
             "" => format!("kubectl failed ({})", end.status),
             message => message.to_owned(),
         };
         (end.status.code(), message)
     });
     Ok((text, failure))
+}
+
+/// Returns the message of a kubectl that failed, without the lines of its log (`E1201 01:11:22.990708 … memcache.go:265] …`), of which it
+/// writes one for each attempt before the message.
+fn without_log_lines(message: &str) -> String {
+    let is_log = |line: &str| {
+        let mut parts = line.split(' ');
+        let level = parts.next().and_then(|level| level.strip_prefix(['I', 'W', 'E', 'F']));
+        level.is_some_and(|date| date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()))
+            && parts.next().is_some_and(|time| time.split(':').count() == 3)
+    };
+    let lines: Vec<&str> = message.lines().filter(|line| !is_log(line)).collect();
+    if lines.iter().all(|line| line.trim().is_empty()) { message.to_owned() } else { lines.join("\n") }
 }
 
 /// Starts kubectl with these streams.
@@ -79,4 +92,27 @@ pub(super) fn start(
     let mut kubectl = Command::new(KUBECTL);
     kubectl.args(&arguments.kubectl_flags).args(command).stdin(stdin).stdout(stdout);
     kubectl.spawn().map_err(KubectlError::Start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_lines_of_the_log_unless_there_is_nothing_else() {
+        let log =
+            "E1201 01:11:22.990708    6087 memcache.go:265] \"Unhandled Error\" err=\"connection refused\"";
+        let message = "The connection to the server localhost:8080 was refused";
+        for (printed, expected) in [
+            (format!("{log}\n{log}\n{message}\n"), message),
+            (format!("{log}\n"), &format!("{log}\n")),
+            (
+                "Error from server (NotFound): E1201 not found".to_owned(),
+                "Error from server (NotFound): E1201 not found",
+            ),
+            (String::new(), ""),
+        ] {
+            assert_eq!(without_log_lines(&printed), expected);
+        }
+    }
 }

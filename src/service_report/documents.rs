@@ -208,6 +208,11 @@ impl ServiceItem {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 
+    /// Returns true if nothing is wrong, and it is not known whether the kernel has its rules: a change is not programmed yet.
+    pub fn is_pending(&self) -> bool {
+        self.status == ServiceStatus::Serving && self.reasons.contains(&Reason::Pending)
+    }
+
     /// Returns true if it has an error or a warning.
     pub fn has_problem(&self) -> bool {
         self.severity() >= Some(Severity::Warning)

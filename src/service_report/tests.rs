@@ -194,6 +194,8 @@ fn facts_of_the_kernel_and_of_the_node_are_findings() {
         )
     );
     assert_eq!(first(&node, "older").1, Reason::Pending);
+    assert_eq!((node.item("older").status, node.item("older").is_pending()), (Serving, true));
+    assert!(!node.item("answers").is_pending(), "it has a problem");
     let failed = "health check node port 32011 is not served: port in use";
     assert_eq!(
         first(&node, "health-checked"),

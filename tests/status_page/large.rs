@@ -68,6 +68,9 @@ fn search_and_paging_of_ten_thousand_services() {
         site.browser.evaluate("document.querySelector('#q').value = 's0123'");
         site.browser.follow("form[role=search] button");
         assert_eq!(site.browser.evaluate(rows), 10);
+        site.open_until(&mut daemon, "/services?q=s0123", "rules are written", |text| {
+            !text.contains("has written no rules")
+        });
         site.picture("status-page-search");
         let text = site.open("/services?q=10.97.4.5");
         assert!(text.contains("1 to 1 of 1 Service") && text.contains("s01004"), "{text}");

@@ -76,6 +76,48 @@ fn healthy_node() {
     });
 }
 
+/// Node node-b is a neighbour, node-c has an address that no link of this node reaches.
+const NODES: &str = "
+{apiVersion: v1, kind: Node, metadata: {name: node-b}, spec: {podCIDRs: [10.244.1.0/24]},
+  status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: node-c}, spec: {podCIDRs: [10.244.2.0/24]},
+  status: {addresses: [{type: InternalIP, address: 198.51.100.3}]}}
+";
+
+#[test]
+fn node_with_the_pod_network() {
+    namespace::inside(|| {
+        let node = Node::new();
+        namespace::run("ip link add uplink type veth peer name switch");
+        namespace::run("ip link set uplink up");
+        namespace::run("ip link set switch up");
+        namespace::run("ip address add 192.0.2.1/24 dev uplink");
+        write(&node, "shop.yaml", SHOP);
+        write(&node, "nodes.yaml", NODES);
+        let folder = node.folder.path().display();
+        let folders = ["bin", "conf", "state"];
+        let settings = ["cni-bin-dir", "cni-conf-dir", "state-dir"].into_iter().zip(folders);
+        let settings = settings.map(|(name, at)| format!("--pod-network-{name}={folder}/{at}"));
+        let settings: Vec<String> = settings.collect();
+        let mut arguments = vec![ENABLED, "--pod-network=host-gw"];
+        arguments.extend(settings.iter().map(String::as_str));
+        let mut daemon = node.start(&arguments);
+        let mut site = Site::new();
+        let text = site.open_until(&mut daemon, "/", "the pod network is synced", |text| {
+            // Addresses are read for each page, where the last sync before it reported them.
+            text.contains("ready for pods")
+                && !text.contains("not ready for pods")
+                && !text.contains("Addresses\nnot known")
+        });
+        for part in ["host-gw, wiring ptp", "10.244.0.0/24: 0 held by pods, ", "node-c", "198.51.100.3"] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        site.browser.evaluate("document.getElementById('pod-network').scrollIntoView()");
+        site.picture("status-page-pod-network");
+    });
+}
+
 /// A Service that the kernel rejects: zero seconds are invalid for iptables' extension `recent`. An API server would reject it.
 const BASKET: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: basket, namespace: shop},

@@ -83,6 +83,7 @@ fn with_hint(finding: &Finding) -> String {
 pub(super) fn status(item: &ServiceItem) -> String {
     let is_problem = item.has_problem() || item.status == ServiceStatus::NotProxied;
     let reasons: &[Reason] = match item.status {
+        _ if item.is_pending() => &[Reason::Pending],
         ServiceStatus::Serving => &[],
         _ if is_problem => &item.reasons,
         _ => &[],

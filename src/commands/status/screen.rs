@@ -225,18 +225,21 @@ fn print_policies(policies: &PoliciesStatus, screen: &mut Screen<'_>) -> io::Res
         let window = match drops.recent_seconds {
             // The first reading has nothing to compare with.
             seconds if seconds < 1.0 => String::new(),
-            seconds => format!("{} packets {verb} in the last {}, ", drops.recent_packets, format(seconds)),
+            seconds => format!("{} {verb} in the last {}, ", packets(drops.recent_packets), format(seconds)),
         };
-        parts.push(format!(
-            "{window}{} {}",
-            drops.packets,
-            if window.is_empty() { format!("packets {verb}") } else { "in all".to_owned() }
-        ));
+        parts.push(match window.is_empty() {
+            true => format!("{} {verb}", packets(drops.packets)),
+            false => format!("{window}{} in all", drops.packets),
+        });
     }
     if parts.is_empty() {
         parts.push("not written yet".to_owned());
     }
     screen.line("Policies", parts.join(", "))
+}
+
+fn packets(number: u64) -> String {
+    if number == 1 { "1 packet".to_owned() } else { format!("{number} packets") }
 }
 
 fn print_rules(rules: &[RulesStatus], screen: &mut Screen<'_>) -> io::Result<()> {

@@ -68,7 +68,8 @@ impl ReportedProblems {
         let text = |(reason, mut nodes): (&str, Vec<&Name>)| {
             nodes.dedup();
             let names = truncated_list::names(&nodes, NAMED_IN_HEALTH);
-            format!("no routes to pods of {} nodes ({}): {names}", nodes.len(), reason.replace('_', " "))
+            let noun = if nodes.len() == 1 { "node" } else { "nodes" };
+            format!("no routes to pods of {} {noun} ({}): {names}", nodes.len(), reason.replace('_', " "))
         };
         by_reason.into_iter().map(text).collect()
     }
@@ -111,7 +112,7 @@ mod tests {
         let (notices, omitted) = reported.notices(&problems, &own);
         assert_eq!((notices.len(), omitted), (1, 0));
         assert_eq!((&*notices[0].object.name.name, notices[0].reason), ("b", "PodCIDRConflict"));
-        assert_eq!(reported.health(&problems, &own), ["no routes to pods of 1 nodes (conflict): b"]);
+        assert_eq!(reported.health(&problems, &own), ["no routes to pods of 1 node (conflict): b"]);
         assert_eq!(reported.notices(&problems, &own), (vec![], 0), "once");
         for number in 0..30 {
             problems.insert(Name::new(&format!("n{number:02}")), vec![conflict("b")]);

@@ -25,7 +25,8 @@ impl Timeline {
         let mut text = format!("{trigger}, {:.1?}", result.duration);
         if result.restored > 0 {
             let process = trigger.process().unwrap_or("an unknown process");
-            write!(text, "; restored {} objects that {process} had changed", result.restored)
+            let objects = if result.restored == 1 { "object" } else { "objects" };
+            write!(text, "; restored {} {objects} that {process} had changed", result.restored)
                 .expect("a String takes everything");
         }
         if let Some(error) = &result.error {

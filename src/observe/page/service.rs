@@ -86,15 +86,16 @@ fn banner(service: &ServiceItem) -> Markup {
         _ => Level::Good,
     };
     let headline = match service.status {
+        _ if service.is_pending() => "Change pending",
         ServiceStatus::Serving => "Serving",
         ServiceStatus::Degraded => "Degraded",
         ServiceStatus::NotServing => "Not serving",
         ServiceStatus::NotProxied => "Not proxied",
     };
-    let is_proxied = service.status != ServiceStatus::NotProxied;
+    let is_judged = service.status != ServiceStatus::NotProxied && !service.is_pending();
     html! {
-        section .verdict .(if is_proxied { level.class() } else { "neutral" }) aria-labelledby="state" {
-            @if is_proxied { (level.icon()) } @else { span {} }
+        section .verdict .(if is_judged { level.class() } else { "neutral" }) aria-labelledby="state" {
+            @if is_judged { (level.icon()) } @else { span {} }
             h2 #state { (headline) }
             @if service.findings.is_empty() { p { "Every frontend answers." } }
             @else {

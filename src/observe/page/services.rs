@@ -180,9 +180,11 @@ fn row(service: &ServiceItem) -> Markup {
     }
 }
 
-/// Returns the state of a Service. A Service that its specification excludes from proxying is neither good nor bad.
+/// Returns the state of a Service. A Service that its specification excludes from proxying is neither good nor bad, nor is one with a
+/// change that is not programmed yet.
 pub(super) fn state(service: &ServiceItem) -> Markup {
     match service.status {
+        _ if service.is_pending() => html! { span .state .none { "change pending" } },
         ServiceStatus::Serving => Level::Good.state("serving"),
         ServiceStatus::Degraded => match service.severity() {
             Some(Severity::Error) => Level::Bad.state("degraded"),
