@@ -92,6 +92,8 @@ impl ServiceTable {
         let mut table = DesiredTable::new(family, TABLE);
         table.set_comment("Services, by portcullis");
         table.rules_before_elements();
+        // Packets to an address of `firewall-ips` are dropped without a range in `firewall-sources`.
+        table.ranges_before_elements();
         // A lookup that does not find an element continues with the next map, so any part of a map may be there.
         table.split_map_changes();
         base_chains::put_sets(&mut table, &settings);

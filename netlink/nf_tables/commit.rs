@@ -5,7 +5,8 @@
 //! contents unknown  ─► read the table, compare ◄┘─► the differences ─ rejected ─► replace the table
 //! ```
 //! Large new sets are filled in transactions of their own, before any rule uses them; with [`DesiredTable::split_map_changes`]
-//! also large additions to existing maps, and large deletions follow in transactions of their own.
+//! also large additions to existing maps, and large deletions follow in transactions of their own. With
+//! [`DesiredTable::ranges_before_elements`], new ranges of existing sets are written first.
 
 use std::borrow::Borrow;
 
@@ -13,6 +14,7 @@ use super::desired_table::DesiredTable;
 use super::dump;
 use super::element::{Element, Key};
 use super::event_pause::EventPause;
+use super::range_order::is_ordered;
 use super::set::SetSpec;
 use super::table_diff::{ChangeCounts, TableDiff, is_compatible, pairs_of};
 use super::transaction::Transaction;
@@ -176,7 +178,12 @@ impl<'a> Plan<'a> {
         let may_split = self.existing != Existing::Incompatible;
         let splits_maps =
             may_split && self.table.splits_map_changes() && diff.changed_map_values() > ELEMENT_CHUNK;
+        let ranges_first = may_split && self.table.has_ranges_before_elements() && diff.adds_ranges();
         let mut sender = Sender { plan: self, socket, transaction: self.begin()?, bytes: 0 };
+        if ranges_first {
+            diff.write_added_ranges(&mut sender.transaction)?;
+            sender.commit_part()?;
+        }
         diff.write_new_objects(&mut sender.transaction)?;
         for (name, spec, elements) in diff.new_elements() {
             sender.add_elements(name, spec, elements.iter())?;
@@ -192,7 +199,12 @@ impl<'a> Plan<'a> {
         if may_split && (rules_first || diff.has_verdicts_to_new_chains()) {
             sender.commit_part()?;
         }
-        diff.write_element_changes(&mut sender.transaction, |spec| !splits_maps || !spec.is_value_map())?;
+        diff.write_element_changes(&mut sender.transaction, |spec| {
+            !(splits_maps && spec.is_value_map() || ranges_first && is_ordered(spec))
+        })?;
+        if ranges_first {
+            diff.write_deleted_ranges(&mut sender.transaction)?;
+        }
         if splits_maps {
             diff.write_replaced_map_values(&mut sender.transaction)?;
         }

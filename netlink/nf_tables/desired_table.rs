@@ -28,6 +28,7 @@ pub struct DesiredTable {
     /// The kernel has the contents of the last commit.
     is_kernel_known: bool,
     rules_before_elements: bool,
+    ranges_before_elements: bool,
     splits_map_changes: bool,
 }
 
@@ -42,6 +43,7 @@ impl DesiredTable {
             elements: BTreeMap::new(),
             is_kernel_known: false,
             rules_before_elements: false,
+            ranges_before_elements: false,
             splits_map_changes: false,
         }
     }
@@ -51,6 +53,12 @@ impl DesiredTable {
     /// rules work with the old elements, but not vice versa.
     pub fn rules_before_elements(&mut self) {
         self.rules_before_elements = true;
+    }
+
+    /// Adds elements to existing interval sets in a transaction before all others. The kernel publishes them a moment after the other
+    /// elements of a transaction. For tables whose rules look up ranges only for elements of other sets.
+    pub fn ranges_before_elements(&mut self) {
+        self.ranges_before_elements = true;
     }
 
     /// Adds many elements to existing maps with values in transactions before the one with all other changes, and deletes many
@@ -68,6 +76,11 @@ impl DesiredTable {
     /// Returns true if [`DesiredTable::rules_before_elements`] was called.
     pub(super) fn has_rules_before_elements(&self) -> bool {
         self.rules_before_elements
+    }
+
+    /// Returns true if [`DesiredTable::ranges_before_elements`] was called.
+    pub(super) fn has_ranges_before_elements(&self) -> bool {
+        self.ranges_before_elements
     }
 
     /// Returns the desired contents.

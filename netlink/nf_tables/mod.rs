@@ -33,6 +33,7 @@ mod packet_trace;
 mod packets_in_progress;
 mod print;
 mod print_rule;
+mod range_order;
 mod reachable_chains;
 mod rejected_object;
 mod rule;

@@ -372,3 +372,46 @@ fn rules_may_change_before_elements_are_removed() {
         assert_eq!(read.to_string(), managed.desired().to_string());
     });
 }
+
+#[test]
+fn ranges_may_be_written_before_other_elements() {
+    inside(|| {
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
+        let mut managed = DesiredTable::new(TableFamily::Ip, NAME);
+        managed.ranges_before_elements();
+        let (checked, sources) = (name("checked"), name("sources"));
+        let parts = [DataType::InetService, DataType::Ipv4Addr];
+        managed.put_set(&checked, Set::new(SetSpec::new(&parts[..1])));
+        managed.put_set(&sources, Set::new(SetSpec::new(&parts).with_intervals()));
+        let port = || Key::new().port(80);
+        let range = |ends: [&str; 2]| {
+            let [first, last] = ends.map(|end| port().address(end.parse().unwrap()));
+            (first, Element::range_to(last))
+        };
+        let wide = range(["10.0.0.0", "10.255.255.255"]);
+        let narrow = range(["10.1.0.0", "10.1.255.255"]);
+        let other = range(["192.0.2.0", "192.0.2.255"]);
+        nf_tables::commit(&mut socket, &mut managed).unwrap();
+
+        let mut check = |managed: &mut DesiredTable, expected: u32, what: &str| {
+            let before = nf_tables::generation(&mut socket).unwrap();
+            nf_tables::commit(&mut socket, managed).unwrap();
+            assert_eq!(nf_tables::generation(&mut socket).unwrap() - before, expected, "{what}");
+            let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();
+            assert_eq!(read.to_string(), managed.desired().to_string(), "{what}");
+        };
+        managed.put_element(&checked, port(), Element::new());
+        for (first, range) in [&wide, &other] {
+            managed.put_element(&sources, first.clone(), range.clone());
+        }
+        check(&mut managed, 2, "ranges, then the other element");
+        managed.remove_element(&sources, &wide.0);
+        managed.remove_element(&sources, &other.0);
+        managed.put_element(&sources, narrow.0.clone(), narrow.1.clone());
+        check(&mut managed, 2, "a range replaces one that overlaps, then the other range is deleted");
+        managed.remove_element(&checked, &port());
+        check(&mut managed, 1, "no range is added");
+        managed.put_element(&checked, port(), Element::new());
+        check(&mut managed, 1, "no range is added");
+    });
+}

@@ -10,6 +10,8 @@ mod naive;
 mod namespace;
 #[path = "../random_objects/mod.rs"]
 mod random_objects;
+#[path = "../../../netlink/tests/namespace/veth.rs"]
+mod veth;
 
 mod kernel;
 mod traced;

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use portcullis_policy::Connection;
 use socket2::{Domain, Socket, Type};
 
-use crate::namespace::{inside, run};
+use crate::namespace::run;
+use crate::veth::{in_neighbour_namespace, sysctl};
 
 /// Packets of each flow that may be on their way: so few that the packets of all flows fit into the queue of a processor
 /// (`net.core.netdev_max_backlog`, 1,000).
@@ -59,37 +60,6 @@ pub(crate) struct Counts {
     pub(crate) forbidden: u64,
 }
 
-fn sysctl(name: &str, value: &str) {
-    std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap_or_else(|error| panic!("{name}: {error}"));
-}
-
-/// Runs `body` on a thread in a new network namespace that a veth pair connects to that of the calling thread: `name` with the first
-/// address there, and `{name}-peer` with the second one.
-fn in_namespace(name: &str, addresses: [&str; 2], body: impl FnOnce() + Send + 'static) {
-    let [own, peer] = addresses.map(str::to_owned);
-    let (path_sender, path) = mpsc::channel();
-    let (connected_sender, connected) = mpsc::channel();
-    let interface = format!("{name}-peer");
-    let set_up = format!("ip link set {interface} up");
-    thread::spawn(move || {
-        inside(move || {
-            let task = std::fs::read_link("/proc/thread-self").unwrap();
-            path_sender.send(format!("/proc/{}/ns/net", task.display())).unwrap();
-            connected.recv().unwrap();
-            run("ip link set lo up");
-            run(&format!("ip address add {peer}/30 dev {interface}"));
-            run(&set_up);
-            body();
-        });
-    });
-    let namespace = path.recv().expect("the thread has a namespace");
-    run(&format!("ip link add {name} type veth peer name {name}-peer"));
-    run(&format!("ip link set {name}-peer netns {namespace}"));
-    run(&format!("ip address add {own}/30 dev {name}"));
-    run(&format!("ip link set {name} up"));
-    connected_sender.send(()).unwrap();
-}
-
 impl Testbed {
     /// Creates the namespaces around that of the calling thread. Servers have these addresses and ports.
     pub(crate) fn new(addresses: &[Ipv4Addr], ports: &[u16]) -> Self {
@@ -99,7 +69,7 @@ impl Testbed {
         sysctl("ipv4/conf/default/rp_filter", "0");
         let (clients, requests) = mpsc::channel::<Request>();
         // Opens sockets until the testbed is dropped.
-        in_namespace("clients", ["198.51.100.1", "198.51.100.2"], move || {
+        in_neighbour_namespace("clients", ["198.51.100.1", "198.51.100.2"], move || {
             run("ip route add default via 198.51.100.1");
             for Request { from, to, reply } in requests {
                 reply.send(client(from, to)).unwrap();
@@ -107,7 +77,7 @@ impl Testbed {
         });
         let (sender, receivers) = mpsc::channel();
         let (own, ports) = (addresses.to_vec(), ports.to_vec());
-        in_namespace("servers", ["192.0.2.1", "192.0.2.2"], move || {
+        in_neighbour_namespace("servers", ["192.0.2.1", "192.0.2.2"], move || {
             for address in own {
                 run(&format!("ip address add {address}/32 dev lo"));
             }
