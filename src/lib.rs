@@ -27,6 +27,7 @@ pub mod observe;
 mod oom_score;
 mod other_proxies;
 mod output;
+mod plural;
 mod policy_lock;
 mod privileges;
 mod progress_bar;

@@ -27,6 +27,7 @@ pub(crate) fn message(kind: &str, name: &NamespacedName, others: &[&NamespacedNa
     let near = near.or_else(|| nearest(&name.to_string(), all.iter().map(String::as_str)).map(str::to_owned));
     match near {
         Some(near) => message.push_str(&format!("; did you mean {near}?")),
+        None if others.is_empty() => message.push_str("; there is none in any namespace"),
         None if here.is_empty() => {
             let namespaces: BTreeSet<&str> = others.iter().map(|o| o.namespace.as_str()).collect();
             message.push_str(&format!(
@@ -38,4 +39,28 @@ pub(crate) fn message(kind: &str, name: &NamespacedName, others: &[&NamespacedNa
         None => message.push_str(&format!("; namespace {} has {}", name.namespace, listed(here))),
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn existing_names_are_suggested() {
+        let name = |text: &str| {
+            let (namespace, name) = text.split_once('/').expect("NAMESPACE/NAME");
+            NamespacedName::new(namespace, name)
+        };
+        let rows: [(&[&str], &str); 4] = [
+            (&[], "there is none in any namespace"),
+            (&["shop/wep"], "did you mean shop/wep?"),
+            (&["shop/basket"], "namespace shop has basket"),
+            (&["blog/basket"], "namespace shop has none (namespaces that have some: blog)"),
+        ];
+        for (others, expected) in rows {
+            let others: Vec<NamespacedName> = others.iter().map(|other| name(other)).collect();
+            let message = message("pod", &name("shop/web"), &others.iter().collect::<Vec<_>>());
+            assert_eq!(message, format!("there is no pod shop/web; {expected}"));
+        }
+    }
 }

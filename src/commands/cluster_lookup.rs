@@ -161,6 +161,7 @@ impl<'a> ClusterLookup<'a> {
         let names = self.node_names();
         match nearest(name.as_str(), names.iter().map(|name| name.as_str())) {
             Some(near) => format!("there is no node {name}; did you mean {near}?"),
+            None if names.is_empty() => format!("there is no node {name}, nor any other Node object"),
             None => {
                 format!("there is no node {name}; the nodes are {}", listed(names.iter().map(|n| n.as_str())))
             }

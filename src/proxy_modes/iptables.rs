@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::DaemonError;
 use crate::daemon::mode_setup::{DriftEvents, Prerequisites};
+use crate::plural::plural;
 
 pub(super) struct IptablesDriver;
 
@@ -112,6 +113,7 @@ fn is_empty(set: &RuleSet) -> bool {
 pub(super) fn rules_in(set: &RuleSet) -> Option<String> {
     let count = |chains: &BTreeMap<String, Vec<String>>| chains.values().map(Vec::len).sum::<usize>();
     let counts = set.tables.iter().map(|(table, chains)| (table, count(chains))).filter(|(_, n)| *n > 0);
-    let counts: Vec<String> = counts.map(|(table, rules)| format!("{rules} rules in {table}")).collect();
+    let counts: Vec<String> =
+        counts.map(|(table, rules)| format!("{} in {table}", plural(rules, "rule"))).collect();
     (!counts.is_empty()).then(|| counts.join(", "))
 }

@@ -22,6 +22,7 @@ use crate::control::Wake;
 use crate::daemon::DaemonError;
 use crate::daemon::mode_setup::{self, DriftEvents, Prerequisites};
 use crate::node;
+use crate::plural::{irregular, plural};
 
 pub(super) struct IpvsDriver;
 
@@ -133,8 +134,12 @@ impl ModeDriver for IpvsDriver {
         let real: usize = wanted.servers.values().map(|spec| spec.real_servers.len()).sum();
         let entries: usize = wanted.sets.values().map(BTreeSet::len).sum();
         let mut lines = vec![
-            format!("{} virtual servers, {real} real servers", wanted.servers.len()),
-            format!("{entries} entries of ipsets, {} addresses of kube-ipvs0", wanted.addresses.len()),
+            format!("{}, {}", plural(wanted.servers.len(), "virtual server"), plural(real, "real server")),
+            format!(
+                "{} of ipsets, {} of kube-ipvs0",
+                irregular(entries, "entry", "entries"),
+                irregular(wanted.addresses.len(), "address", "addresses")
+            ),
         ];
         let rules = wanted.rules.iter();
         lines.extend(

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::DaemonError;
 use crate::daemon::mode_setup::{DriftEvents, Prerequisites};
+use crate::plural::plural;
 
 pub(super) struct NftablesDriver;
 
@@ -106,8 +107,9 @@ impl ModeDriver for NftablesDriver {
             let table = nftables::render(&view.desired, *family, &view.options, &view.host);
             let rules: usize = table.chains.values().map(|chain| chain.rules.len()).sum();
             let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
-            let (chains, sets) = (table.chains.len(), table.sets.len());
-            format!("{family}: {rules} rules in {chains} chains, {elements} elements in {sets} sets and maps")
+            let (chains, sets) = (plural(table.chains.len(), "chain"), table.sets.len());
+            let (rules, elements) = (plural(rules, "rule"), plural(elements, "element"));
+            format!("{family}: {rules} in {chains}, {elements} in {sets} sets and maps")
         };
         families.iter().map(count).collect()
     }

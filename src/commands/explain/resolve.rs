@@ -121,6 +121,7 @@ fn pod_of(
         let workloads = names.iter().filter_map(|name| kind.workload_of(name));
         let hint = match nearest(&key.name, workloads) {
             Some(near) => format!("did you mean {near}?"),
+            None if names.is_empty() => format!("namespace {} has no pods", key.namespace),
             None => format!("the pods of namespace {} are {}", key.namespace, listed(names)),
         };
         let message = format!("no pod belongs to {kind} {key} by its name and labels; {hint}");

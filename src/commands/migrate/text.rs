@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::affected_connections::Counts;
 use super::migration_report::MigrationReport;
+use crate::plural::plural;
 
 /// The number of virtual servers that are listed.
 const LISTED: usize = 5;
@@ -49,7 +50,8 @@ fn current_modes(report: &MigrationReport) -> Vec<String> {
 
 fn planned_rules(report: &MigrationReport) -> Vec<String> {
     let planned = &report.planned_rules;
-    let mut lines = vec![format!("{} Services with {} ports", planned.services, planned.ports)];
+    let mut lines =
+        vec![format!("{} with {}", plural(planned.services, "Service"), plural(planned.ports, "port"))];
     lines.extend(planned.details.iter().map(|line| format!("  {line}")));
     lines
 }
@@ -79,7 +81,7 @@ fn connections(report: &MigrationReport) -> Vec<String> {
         }));
         let more = affected.virtual_servers.len().saturating_sub(LISTED);
         if more > 0 {
-            lines.push(format!("  and more through {more} other virtual servers"));
+            lines.push(format!("  and more through {}", plural(more, "other virtual server")));
         }
     }
     or_none(&lines)

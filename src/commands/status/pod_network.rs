@@ -2,8 +2,9 @@
 
 use std::io;
 
-use super::screen::{Screen, plural};
+use super::screen::Screen;
 use crate::observe::local_api::documents::{PodAddressesStatus, PodNetworkStatus};
+use crate::plural::plural;
 
 /// The number of free addresses above which the exact number tells nothing: pod CIDRs of IPv6.
 const PLENTY: u64 = 1_000_000_000;

@@ -12,6 +12,7 @@ use crate::observe::local_api::documents::{
     API_SERVER, ConntrackStatus, FailedCheck, LimitedList, PoliciesStatus, RulesStatus, ServicesStatus,
     SourceStatus, StatusDocument, TimelineEntry,
 };
+use crate::plural::{irregular, plural};
 use crate::truncated_list;
 
 /// The number of items of a list that are printed.
@@ -53,11 +54,6 @@ impl Screen<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns a number with a noun.
-pub(super) fn plural(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// Prints a document.
@@ -213,10 +209,7 @@ fn print_isolated(document: &StatusDocument, screen: &mut Screen<'_>) -> io::Res
 
 fn print_policies(policies: &PoliciesStatus, screen: &mut Screen<'_>) -> io::Result<()> {
     let mut parts = Vec::new();
-    parts.extend(policies.policies.map(|number| match number {
-        1 => "1 policy".to_owned(),
-        _ => format!("{number} policies"),
-    }));
+    parts.extend(policies.policies.map(|number| irregular(number, "policy", "policies")));
     if let (Some(isolated), Some(pods)) = (policies.isolated_pods, policies.pods) {
         parts.push(format!("{isolated} of {pods} pods of this node isolated"));
     }
@@ -225,10 +218,14 @@ fn print_policies(policies: &PoliciesStatus, screen: &mut Screen<'_>) -> io::Res
         let window = match drops.recent_seconds {
             // The first reading has nothing to compare with.
             seconds if seconds < 1.0 => String::new(),
-            seconds => format!("{} {verb} in the last {}, ", packets(drops.recent_packets), format(seconds)),
+            seconds => format!(
+                "{} {verb} in the last {}, ",
+                irregular(drops.recent_packets, "packet", "packets"),
+                format(seconds)
+            ),
         };
         parts.push(match window.is_empty() {
-            true => format!("{} {verb}", packets(drops.packets)),
+            true => format!("{} {verb}", irregular(drops.packets, "packet", "packets")),
             false => format!("{window}{} in all", drops.packets),
         });
     }
@@ -236,10 +233,6 @@ fn print_policies(policies: &PoliciesStatus, screen: &mut Screen<'_>) -> io::Res
         parts.push("not written yet".to_owned());
     }
     screen.line("Policies", parts.join(", "))
-}
-
-fn packets(number: u64) -> String {
-    if number == 1 { "1 packet".to_owned() } else { format!("{number} packets") }
 }
 
 fn print_rules(rules: &[RulesStatus], screen: &mut Screen<'_>) -> io::Result<()> {

@@ -6,6 +6,7 @@ use portcullis_cluster::{Kind, Name, NamespacedName, ObjectKey};
 use portcullis_podnet::node_routes::NodeProblem;
 
 use crate::control::ObjectNotice;
+use crate::plural::plural;
 use crate::truncated_list;
 
 /// The problems of nodes, by name.
@@ -68,8 +69,8 @@ impl ReportedProblems {
         let text = |(reason, mut nodes): (&str, Vec<&Name>)| {
             nodes.dedup();
             let names = truncated_list::names(&nodes, NAMED_IN_HEALTH);
-            let noun = if nodes.len() == 1 { "node" } else { "nodes" };
-            format!("no routes to pods of {} {noun} ({}): {names}", nodes.len(), reason.replace('_', " "))
+            let nodes = plural(nodes.len(), "node");
+            format!("no routes to pods of {nodes} ({}): {names}", reason.replace('_', " "))
         };
         by_reason.into_iter().map(text).collect()
     }

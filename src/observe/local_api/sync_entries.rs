@@ -9,6 +9,7 @@ use super::documents::{EntryType, TimelineEntry, seconds};
 use super::timeline::Timeline;
 use crate::control::{ControllerName, IsolatedObject, RulesResult, SyncTrigger};
 use crate::moment::Moment;
+use crate::plural::plural;
 
 /// The largest number of objects that one sync adds to the timeline.
 const OBJECTS: usize = 10;
@@ -25,8 +26,8 @@ impl Timeline {
         let mut text = format!("{trigger}, {:.1?}", result.duration);
         if result.restored > 0 {
             let process = trigger.process().unwrap_or("an unknown process");
-            let objects = if result.restored == 1 { "object" } else { "objects" };
-            write!(text, "; restored {} {objects} that {process} had changed", result.restored)
+            let objects = plural(result.restored, "object");
+            write!(text, "; restored {objects} that {process} had changed")
                 .expect("a String takes everything");
         }
         if let Some(error) = &result.error {
