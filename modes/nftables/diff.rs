@@ -8,7 +8,7 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Set, Table, UnknownObjects, reachable_chains};
 
-use super::dispatch_tree::CountSet;
+use super::dispatch_by_count::CountMaps;
 use super::endpoint_map::{EndpointMap, FrontendKey};
 use super::names::{
     AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS, LOCAL_NODE_PORTS,
@@ -240,7 +240,7 @@ impl Owners {
             _ => {
                 let map =
                     FrontendKey::of_affinity_map(set).or_else(|| Some(EndpointMap::from_name(set)?.key));
-                match map.or_else(|| Some(CountSet::from_name(set)?.key))? {
+                match map.or_else(|| Some(CountMaps::from_frontends(set)?.key))? {
                     FrontendKey::Address => address,
                     FrontendKey::NodePort => node_port,
                 }

@@ -8,9 +8,9 @@
 //!                jump external-3
 //!                …                                                      and all once more
 //! ```
-//! Services with more than a few endpoints are found by a tree before these ([`dispatch_tree`]).
+//! Services with more than a few endpoints are found by their number before these ([`super::dispatch_by_count`]).
 //!
-//! One map from frontends to chains would be shorter. But for each added verdict, the kernel walks the verdicts of all maps
+//! One map from all frontends to chains would be shorter. But for each added verdict, the kernel walks the verdicts of all maps
 //! in use (`nft_table_validate`), and for each added rule with a lookup, all elements of its map (`nf_tables_bind_set`).
 //! With this layout a change of the number of endpoints changes only elements, and the map for a new number of endpoints is
 //! empty when its rule is added.
@@ -18,12 +18,12 @@
 //! A transaction can move a Service to another map while a packet is in these chains: out of a map that the packet has not
 //! reached into one that it has passed. So all steps come twice.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use portcullis_netlink::nf_tables::{Chain, Rule, Verdict};
 
 use super::affinity;
-use super::dispatch_tree;
+use super::dispatch_by_count::CountMaps;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind};
 use super::names::{
     INSIDE_IPS, INSIDE_NODE_PORTS, LOCAL_IPS, LOCAL_NODE_PORTS, SERVICE_IPS, SERVICE_NODE_PORTS,
@@ -102,13 +102,12 @@ impl FrontendKey {
     }
 }
 
-/// Returns the dispatch chains: for all clients, for internal clients of frontends with external traffic policy Local, and those
-/// of the trees.
+/// Returns the dispatch chains: for all clients, and for internal clients of frontends with external traffic policy Local.
 pub(super) fn chains(
     key: FrontendKey,
     steps: impl Iterator<Item = DispatchStep> + Clone,
     settings: &Settings,
-) -> Vec<(Arc<str>, Chain)> {
+) -> [(&'static str, Chain); 2] {
     let steps = steps.filter(|step| step.key() == key);
     let before_maps = |is_internal: bool| {
         let rules = |step: DispatchStep| match step {
@@ -120,20 +119,14 @@ pub(super) fn chains(
         };
         steps.clone().filter(move |step| step.is_internal() == is_internal).flat_map(rules)
     };
-    let mut chains = Vec::new();
-    let mut map_rules = |kinds: &[MapKind]| {
+    let map_rules = |kinds: &[MapKind]| {
         let maps = |kind: MapKind| steps.clone().filter_map(move |step| step.map_of(kind));
-        let mut rules = Vec::new();
-        for kind in kinds {
-            let counts: Vec<u16> = maps(*kind).filter(|map| map.is_in_tree()).map(|map| map.count).collect();
-            if let Some(tree) = dispatch_tree::tree(key, *kind, &counts, settings) {
-                rules.push(tree.entry);
-                chains.extend(tree.chains);
-            }
-        }
-        let sequential = kinds.iter().flat_map(|kind| maps(*kind)).filter(|map| !map.is_in_tree());
-        rules.extend(sequential.map(|map| jump(Rule::new(), &map.name())));
-        rules
+        let by_count: BTreeSet<CountMaps> =
+            kinds.iter().flat_map(|kind| maps(*kind)).filter_map(EndpointMap::count_maps).collect();
+        let sequential = kinds.iter().flat_map(|kind| maps(*kind)).filter(|map| map.count_maps().is_none());
+        let chains =
+            by_count.into_iter().map(CountMaps::dispatch_chain).chain(sequential.map(EndpointMap::name));
+        chains.map(|chain| jump(Rule::new(), &chain)).collect::<Vec<Rule>>()
     };
     let internal: Vec<Rule> = before_maps(true).chain(map_rules(&[MapKind::Internal])).collect();
     let maps = map_rules(&[MapKind::Direct, MapKind::Masqueraded]);
@@ -146,9 +139,7 @@ pub(super) fn chains(
     if let Some(first) = again.first_mut() {
         *first = first.clone().with_comment("again, as it may be another one by now");
     }
-    chains.push((key.frontends().into(), Chain::new([all, again].concat())));
-    chains.push((key.internal_chain().into(), Chain::new(internal)));
-    chains
+    [(key.frontends(), Chain::new([all, again].concat())), (key.internal_chain(), Chain::new(internal))]
 }
 
 fn jump(rule: Rule, chain: &str) -> Rule {

@@ -8,7 +8,7 @@ use portcullis_netlink::nf_tables::{DesiredTable, Key};
 
 use super::affinity;
 use super::dispatch::{self, DispatchStep};
-use super::dispatch_tree::CountSet;
+use super::dispatch_by_count::CountMaps;
 use super::endpoint_map::FrontendKey;
 use super::service_table::take_due;
 use super::settings::Settings;
@@ -22,19 +22,12 @@ pub(super) struct DispatchSteps {
     pending: BTreeMap<DispatchStep, Instant>,
     /// The frontend keys whose dispatch chains do not match the steps.
     outdated: BTreeSet<FrontendKey>,
-    /// The names of the dispatch chains of each frontend key.
-    chains: BTreeMap<FrontendKey, BTreeSet<Arc<str>>>,
 }
 
 impl DispatchSteps {
     /// Returns no steps.
     pub(super) fn new() -> Self {
-        DispatchSteps {
-            users: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            outdated: FrontendKey::ALL.into(),
-            chains: BTreeMap::new(),
-        }
+        DispatchSteps { users: BTreeMap::new(), pending: BTreeMap::new(), outdated: FrontendKey::ALL.into() }
     }
 
     /// Adds frontends that need a step, with its map if it is new.
@@ -56,11 +49,8 @@ impl DispatchSteps {
             DispatchStep::EndpointMap(map) => {
                 table.put_set(&map.name(), map.map(settings));
                 table.put_chain(&map.name(), map.chain(settings));
-                for set in map.count_sets() {
-                    // Putting a set that exists would remove its elements.
-                    if !table.desired().sets.contains_key(&set.name()) {
-                        table.put_set(&set.name(), set.set(settings));
-                    }
+                if let Some(maps) = map.count_maps() {
+                    maps.add(map, table, settings);
                 }
             }
             DispatchStep::AffinityUpdate(key, timeout) => {
@@ -91,8 +81,8 @@ impl DispatchSteps {
                 DispatchStep::EndpointMap(map) => {
                     table.remove_chain(&map.name());
                     table.remove_set(&map.name());
-                    for set in map.count_sets().filter(|set| !self.has_count_set(*set)) {
-                        table.remove_set(&set.name());
+                    if let Some(maps) = map.count_maps() {
+                        maps.remove(map, !self.needs_count_maps(maps), table);
                     }
                 }
                 DispatchStep::AffinityUpdate(key, timeout) => {
@@ -109,13 +99,13 @@ impl DispatchSteps {
         self.pending.values().copied()
     }
 
-    /// Returns true if a step needs a set of the tree.
-    fn has_count_set(&self, set: CountSet) -> bool {
-        let needs_set = |step: &DispatchStep| match step {
-            DispatchStep::EndpointMap(map) => map.count_sets().any(|needed| needed == set),
+    /// Returns true if the endpoint map of a step is found by these maps.
+    fn needs_count_maps(&self, maps: CountMaps) -> bool {
+        let needs_maps = |step: &DispatchStep| match step {
+            DispatchStep::EndpointMap(map) => map.count_maps() == Some(maps),
             _ => false,
         };
-        self.users.keys().chain(self.pending.keys()).any(needs_set)
+        self.users.keys().chain(self.pending.keys()).any(needs_maps)
     }
 
     /// Rewrites outdated dispatch chains. They keep the steps whose removal is pending.
@@ -125,14 +115,9 @@ impl DispatchSteps {
         }
         let steps: BTreeSet<DispatchStep> = self.users.keys().chain(self.pending.keys()).copied().collect();
         for key in std::mem::take(&mut self.outdated) {
-            let chains = dispatch::chains(key, steps.iter().copied(), settings);
-            let names: BTreeSet<Arc<str>> = chains.iter().map(|(name, _)| Arc::clone(name)).collect();
-            for (name, chain) in chains {
-                table.put_chain(&name, chain);
+            for (name, chain) in dispatch::chains(key, steps.iter().copied(), settings) {
+                table.put_chain(&name.into(), chain);
             }
-            // Chains that the tree no longer has.
-            let before = self.chains.insert(key, names.clone()).unwrap_or_default();
-            before.difference(&names).for_each(|name| table.remove_chain(name));
         }
     }
 }

@@ -127,7 +127,13 @@ impl EndpointMap {
             MapKind::Masqueraded => rule.set_mark_in(free, settings.mark),
             MapKind::Direct | MapKind::Internal => rule,
         };
-        Chain::new(vec![dnat(rule, settings, endpoint)])
+        match self.count_maps() {
+            None => Chain::new(vec![dnat(rule, settings, endpoint)]),
+            // The priority is the number of endpoints.
+            Some(_) => {
+                Chain::new(vec![dnat(rule.set_priority(0), settings, endpoint), Rule::new().set_priority(0)])
+            }
+        }
     }
 }
 

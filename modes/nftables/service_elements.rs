@@ -10,7 +10,7 @@ use portcullis_netlink::nf_tables::{Element, Key, Verdict};
 
 use super::affinity::{Affinity, endpoint_number};
 use super::dispatch::DispatchStep;
-use super::dispatch_tree::CountSet;
+use super::dispatch_by_count::CountMaps;
 use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, numbered_endpoints};
 use super::names::{
     AFFINITY_ENDPOINTS, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS,
@@ -24,8 +24,8 @@ pub(super) enum SetId {
     /// One that exists with or without Services.
     Fixed(&'static str),
     EndpointMap(EndpointMap),
-    /// One by which the map of a frontend with many endpoints is found.
-    Count(CountSet),
+    /// The numbers of endpoints of frontends that have many.
+    Counts(CountMaps),
 }
 
 impl SetId {
@@ -33,7 +33,7 @@ impl SetId {
         match self {
             SetId::Fixed(name) => name.into(),
             SetId::EndpointMap(map) => map.name(),
-            SetId::Count(set) => set.name(),
+            SetId::Counts(maps) => maps.frontends(),
         }
     }
 }
@@ -117,8 +117,9 @@ impl PortElements<'_> {
             self.needs(DispatchStep::EndpointMap(map));
             self.session_affinity(frontend, key, kind, &endpoints);
         }
-        for set in map.count_sets() {
-            self.service.elements.insert((SetId::Count(set), key.clone()), Element::new());
+        if let Some(maps) = map.count_maps() {
+            let id = (SetId::Counts(maps), key.clone());
+            self.service.elements.insert(id, Element::value(map.count_key()));
         }
         for (number, endpoint) in (0..).zip(&endpoints) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());

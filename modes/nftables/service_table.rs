@@ -40,7 +40,7 @@ fn owning_set(set: SetId) -> Option<&'static str> {
             return key.map(FrontendKey::frontends);
         }
         SetId::EndpointMap(map) => map.key.frontends(),
-        SetId::Count(set) => set.key.frontends(),
+        SetId::Counts(maps) => maps.key.frontends(),
     })
 }
 

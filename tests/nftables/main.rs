@@ -42,7 +42,7 @@ macro_rules! tests {
 fn main() {
     let mut trials = tests![
         affinity::clients_keep_their_endpoint_as_with_kube_proxy,
-        many_endpoints::kernel_accepts_the_deepest_tree_and_nft_lists_it,
+        many_endpoints::kernel_accepts_maps_that_are_found_by_number_and_nft_lists_them,
         many_endpoints::affinity_with_19_endpoints_has_19_paths,
         many_endpoints::recorded_time_spans_may_have_several_units,
         recorded::parsed_recordings_print_unchanged,

@@ -150,10 +150,8 @@ pub fn affinity_with_19_endpoints_has_19_paths() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// Numbers of endpoints that lead through all levels of a tree: each differs from the first in one of the nine lowest bits.
-fn numbers_of_the_deepest_tree() -> impl Iterator<Item = u16> {
-    std::iter::once(511).chain((0..9).map(|bit| 511 ^ (1 << bit)))
-}
+/// Numbers of endpoints whose maps are tried one after another, and of those that are found by their number.
+const NUMBERS: [u16; 7] = [1, 6, 7, 8, 100, 500, 511];
 
 /// Returns a Service with this number of endpoints, on the numbered address and node port. Internal clients of its external frontends
 /// use another map than external ones.
@@ -180,9 +178,9 @@ fn large_service(number: usize, endpoints: u16) -> [(Kind, serde_json::Value); 2
     [(Kind::Service, service), (Kind::EndpointSlice, slice)]
 }
 
-pub fn kernel_accepts_the_deepest_tree_and_nft_lists_it() {
+pub fn kernel_accepts_maps_that_are_found_by_number_and_nft_lists_them() {
     let mut index = Index::new();
-    let services = (1..).zip(numbers_of_the_deepest_tree());
+    let services = (1..).zip(NUMBERS);
     for (kind, object) in services.flat_map(|(number, endpoints)| large_service(number, endpoints)) {
         let object = Object::parse(kind, object).expect("a valid object").object;
         index.handle(Event::Applied(object));
@@ -191,16 +189,17 @@ pub fn kernel_accepts_the_deepest_tree_and_nft_lists_it() {
     let (options, facts) = (Options::default(), NodeFacts::default());
     namespace::inside(|| {
         kernel::sync_all(&desired, &options, &facts);
-        kernel::assert_kernel_has(&desired, &options, &facts, "the deepest tree");
+        kernel::assert_kernel_has(&desired, &options, &facts, "many endpoints");
         let listed =
             std::process::Command::new("nft").args(["-y", "list", "table", "ip", nftables::TABLE]).output();
         let listed = listed.expect("nft is installed");
         let text = String::from_utf8_lossy(&listed.stdout);
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
         for rule in [
-            "ip daddr . meta l4proto . th dport @service-bit-8 goto service-256-to-511",
-            "ip daddr . meta l4proto . th dport @inside-large jump inside-0-to-511",
-            "meta l4proto . th dport @nodeport-inside-bit-0 goto nodeport-inside-511",
+            "meta priority set ip daddr . meta l4proto . th dport map @service-counts meta priority vmap @service-by-count",
+            "meta priority set meta l4proto . th dport map @nodeport-inside-counts meta priority vmap @nodeport-inside-by-count",
+            "jump inside-511",
+            "jump service-many",
         ] {
             assert!(text.contains(rule), "{rule} is missing in {text}");
         }

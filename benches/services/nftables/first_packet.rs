@@ -64,7 +64,7 @@ fn measure_here(counts: usize) -> FirstPackets {
     sync(&mut mode, &mut Desired::new(Name::new(NODE)), &index, dirty);
     first_packet(0);
     let fewest = first_packet(0);
-    let some = [counts.min(10), counts / 8, counts / 2, counts - 1, counts];
+    let some = [counts.min(6), counts.min(7), counts.min(10), counts / 8, counts / 2, counts - 1, counts];
     let some = some.into_iter().filter(|count| *count > 0);
     let slowest = some.map(|count| (first_packet(count - 1), count)).max().expect("some Services");
     FirstPackets { counts, fewest, slowest }

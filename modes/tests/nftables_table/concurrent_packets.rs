@@ -14,9 +14,7 @@ use crate::cluster::{Cluster, EXTERNAL, NODE, NODE_PORTS, RandomService, SERVICE
 fn rules_during_commit(before: &Table, after: &Table) -> Table {
     let mut table = before.clone();
     for (name, chain) in &after.chains {
-        // The chains of a tree are named after the numbers of endpoints that they distinguish.
-        let is_dispatch =
-            name.starts_with("service-ips") || name.starts_with("service-nodeports") || name.contains("-to-");
+        let is_dispatch = name.starts_with("service-ips") || name.starts_with("service-nodeports");
         if is_dispatch || !before.chains.contains_key(name) {
             table.chains.insert(name.clone(), chain.clone());
         }
@@ -124,11 +122,11 @@ fn packets_that_were_lost_once_find_an_endpoint() {
     let many = |more| Some(RandomService { endpoints: 0b1, more, ..RandomService::default() });
     let rows: [(&str, Vec<Step>); 6] = [
         (
-            "a Service gets more than 10 endpoints, whose map is found by the tree, then other numbers",
+            "a Service gets many endpoints, whose map is found by their number, then other numbers",
             [many(1), many(10), many(15), many(31), many(2)].map(|service| (vec![(0, service)], 0)).into(),
         ),
         (
-            "the tree grows and shrinks around a Service",
+            "maps that are found by their number come and go around a Service",
             vec![
                 (vec![(0, many(15))], 0),
                 (vec![(1, many(16)), (2, many(30))], 0),

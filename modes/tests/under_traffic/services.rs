@@ -113,7 +113,7 @@ fn wide_ranges(list: u8) -> Vec<String> {
 const NARROW_RANGES: [&str; 2] = ["172.16.0.0/12", "198.51.100.128/25"];
 
 fn endpoint_set(min: usize) -> impl Strategy<Value = EndpointSet> {
-    // Up to 10 endpoints are looked up one number after another, more by a tree.
+    // Maps of few endpoints are tried one after another, the others are found by their number.
     let count = prop_oneof![4 => min..5usize, 3 => 5..14usize, 2 => 10..60usize];
     count
         .prop_flat_map(|count| prop::collection::vec(0..ENDPOINTS, count))
