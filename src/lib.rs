@@ -183,6 +183,7 @@ fn progress_message(command: &Command) -> Option<&'static str> {
         Command::Explain(_) | Command::Services(_) | Command::Policy(_) => {
             Some("reading the cluster's objects")
         }
+        Command::Status(status) if !status.watch => Some("waiting for the daemon"),
         Command::Migrate(_) => Some("inspecting the node"),
         Command::Cleanup(cleanup) if cleanup.dry_run => Some("searching for rules"),
         Command::Cleanup(_) => Some("removing rules"),

@@ -25,6 +25,7 @@ const MAX_DOCUMENT: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct LocalClient {
     socket: PathBuf,
+    limit: Duration,
 }
 
 /// Why there is no document.
@@ -39,10 +40,12 @@ pub(crate) enum LocalClientError {
         reason: String,
     },
     /// The daemon did not respond in time.
-    #[error("the daemon that listens on {} did not respond within {} s", .socket.display(), LIMIT.as_secs())]
+    #[error("the daemon that listens on {} did not respond within {} s", .socket.display(), .limit.as_secs_f64())]
     Timeout {
         /// The socket.
         socket: PathBuf,
+        /// The time limit.
+        limit: Duration,
     },
     /// The connection failed, or the response is not HTTP.
     #[error("cannot read the response of the daemon: {0}")]
@@ -73,7 +76,12 @@ pub(crate) enum LocalClientError {
 impl LocalClient {
     /// Creates a client of the daemon that listens on a socket.
     pub(crate) fn new(socket: &Path) -> Self {
-        LocalClient { socket: socket.to_owned() }
+        LocalClient { socket: socket.to_owned(), limit: LIMIT }
+    }
+
+    /// Returns a client with another time limit for a document.
+    pub(crate) fn with_limit(self, limit: Duration) -> Self {
+        LocalClient { limit, ..self }
     }
 
     /// Requests a document of this kind. Must not be called in asynchronous code.
@@ -104,8 +112,8 @@ impl LocalClient {
             let collected = Limited::new(body, MAX_DOCUMENT).collect().await;
             Ok(collected.map_err(LocalClientError::Body)?.to_bytes())
         };
-        let timed_out = |_| LocalClientError::Timeout { socket: self.socket.clone() };
-        timeout(LIMIT, request).await.map_err(timed_out)?
+        let timed_out = |_| LocalClientError::Timeout { socket: self.socket.clone(), limit: self.limit };
+        timeout(self.limit, request).await.map_err(timed_out)?
     }
 
     /// Requests a path, and returns the body of a successful response.
@@ -195,5 +203,16 @@ mod tests {
                 (result, _) => panic!("{text}: {result:?}"),
             }
         }
+    }
+    /// The kernel accepts connections for a process that is stuck.
+    #[test]
+    fn a_daemon_that_does_not_respond_is_given_up_after_the_limit() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let path = folder.path().join("socket");
+        let _stuck = std::os::unix::net::UnixListener::bind(&path).expect("the folder is writable");
+        let client = LocalClient::new(&path).with_limit(Duration::from_millis(50));
+        let error = client.fetch("/v1/status").expect_err("there is no response");
+        assert!(matches!(error, LocalClientError::Timeout { .. }), "{error}");
+        assert!(error.to_string().ends_with(" did not respond within 0.05 s"), "{error}");
     }
 }

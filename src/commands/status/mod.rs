@@ -21,6 +21,10 @@ use crate::output::Output;
 /// The time between two requests of `--watch`.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// The time limit for a response. The daemon responds within about a second, also if its event loop is stuck, so a daemon that does not
+/// is stuck as a whole. Until then, `--watch` shows the last state.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// Clears a terminal and moves the cursor to its start.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -116,7 +120,8 @@ pub(crate) fn run<W: Write>(
 
 /// Returns the client of the daemon's local API.
 fn client(config: &Config) -> Result<LocalClient, StatusError> {
-    config.socket.as_deref().map(LocalClient::new).ok_or(StatusError::Disabled)
+    let client = config.socket.as_deref().map(LocalClient::new);
+    client.map(|client| client.with_limit(LIMIT)).ok_or(StatusError::Disabled)
 }
 
 fn request(client: &LocalClient) -> Result<StatusDocument, LocalClientError> {
