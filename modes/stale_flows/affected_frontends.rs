@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, FrontendAddress, ServiceChange, ServicePort};
 
 /// Returns the frontends for which a change may have left stale flows. An added endpoint leaves none.
@@ -19,16 +18,16 @@ pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<FrontendAddr
     gone.chain(affected.map(|(frontend, _)| frontend)).copied().collect()
 }
 
-/// Returns all frontends of some ports that may have stale flows from a time when no proxy ran.
-pub(super) fn all_frontends(
-    ports: &[ServicePort],
-    family: Family,
-) -> impl Iterator<Item = FrontendAddress> + '_ {
-    let frontends = ports.iter().filter(move |port| port.family == family).flat_map(|port| {
-        let serves = !port.endpoints.serving().is_empty();
-        port.frontends().map(move |frontend| (frontend.address, serves))
-    });
-    frontends.filter(|(frontend, serves)| *serves || keeps_flows(frontend)).map(|(frontend, _)| frontend)
+/// Returns the frontends that a change removes and that may have stale flows.
+pub(super) fn removed_frontends(change: &ServiceChange) -> HashSet<FrontendAddress> {
+    let (before, after) = (by_frontend(&change.before), by_frontend(&change.after));
+    let removed = before.into_keys().filter(|frontend| !after.contains_key(frontend));
+    removed.filter(keeps_flows).collect()
+}
+
+/// Returns true if a frontend of a Service port may have stale flows from a time when no proxy ran.
+pub(super) fn may_have_flows(frontend: &FrontendAddress, port: &ServicePort) -> bool {
+    !port.endpoints.serving().is_empty() || keeps_flows(frontend)
 }
 
 /// Returns true if flows to a frontend outlive their endpoint. TCP connections do not; only TCP connection attempts

@@ -58,12 +58,12 @@ pub use flow_table::{FlowTable, KernelFlows};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, FrontendAddress, ServiceChange};
 use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink as netlink;
 
 use crate::mode::SyncResult;
-use affected_frontends::{affected_frontends, all_frontends};
+use affected_frontends::{affected_frontends, may_have_flows, removed_frontends};
 use staleness::{LocalAddresses, StaleFlowMatcher};
 use waiting::{DueFrontends, WaitingFrontends};
 
@@ -127,7 +127,10 @@ impl StaleFlows {
     /// Adds the frontends that changes affect. Call it with all changes, even if their rules are not written yet.
     pub fn add_changes(&mut self, changes: &[ServiceChange]) {
         for change in changes {
-            self.affected.add(&change.name, affected_frontends(change));
+            // The first deletion examines all frontends that are served, so they need not be kept.
+            let affected =
+                if self.examined_all { affected_frontends(change) } else { removed_frontends(change) };
+            self.affected.add(&change.name, affected);
         }
     }
 
@@ -153,15 +156,12 @@ impl StaleFlows {
         let is_first = !std::mem::replace(&mut self.examined_all, true);
         let is_restored = |family| results.iter().any(|r| r.family == family && r.restored > 0);
         for family in Family::BOTH.into_iter().filter(|family| is_first || is_restored(*family)) {
-            self.add_all_of(family, desired);
+            self.affected.add_all_served(family);
         }
         let (due, waiting) = self.affected.divide(results, desired);
-        let result = match due.is_empty() {
-            true => StaleFlowsResult::default(),
-            false => self
-                .sweep(due, desired, node_port_addresses)
-                .map_err(|source| StaleFlowsError { services: self.affected.services(desired), source })?,
-        };
+        let result = self
+            .sweep(due, desired, node_port_addresses)
+            .map_err(|source| StaleFlowsError { services: self.affected.services(desired), source })?;
         self.affected = waiting;
         Ok(result)
     }
@@ -173,27 +173,17 @@ impl StaleFlows {
         node_port_addresses: &[IpAddr],
     ) -> netlink::Result<StaleFlowsResult> {
         let start = Instant::now();
-        let (frontends, listed, protocols) = match &due {
-            DueFrontends::Only(due) => {
-                let listed = Family::BOTH.map(|family| due.iter().any(|f| f.family() == family));
-                let mut protocols: Vec<u8> = due.iter().map(|f| f.protocol().number()).collect();
-                protocols.sort_unstable();
-                protocols.dedup();
-                (due.len(), listed, protocols)
-            }
-            DueFrontends::AllExcept(_, families) => {
-                let all = desired.ports().map(|port| port.frontends().count()).sum();
-                let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
-                (all, *families, protocols.to_vec())
-            }
-        };
+        let (frontends, listed, protocols) = extent(&due, desired);
+        if listed == [false; 2] {
+            return Ok(StaleFlowsResult::default());
+        }
         let families: Vec<netlink::Family> = netlink::Family::ALL
             .into_iter()
             .zip(listed)
             .filter_map(|(f, listed)| listed.then_some(f))
             .collect();
 
-        let matcher = StaleFlowMatcher::new(due, desired, LocalAddresses::new(node_port_addresses));
+        let mut matcher = StaleFlowMatcher::new(due, desired, LocalAddresses::new(node_port_addresses));
         let mut found = [0; 2];
         let done = self.table.delete_where(&families, &protocols, &mut |flow| {
             let stale = matcher.is_stale(flow);
@@ -211,10 +201,32 @@ impl StaleFlows {
         tracing::debug!(?result, "deleted stale flows");
         Ok(result)
     }
+}
 
-    fn add_all_of(&mut self, family: Family, desired: &Desired) {
-        for (name, ports) in desired.services() {
-            self.affected.add(name, all_frontends(ports, family));
+/// Returns the number of frontends, and the families and protocols of their flows.
+fn extent(due: &DueFrontends, desired: &Desired) -> (usize, [bool; 2], Vec<u8>) {
+    let is_one_of_all = |frontend: &FrontendAddress, is_served| {
+        !due.changed.contains(frontend) && due.contains(frontend, is_served)
+    };
+    let (mut count, mut listed, mut protocols) = (due.changed.len(), due.all, Vec::new());
+    let mut add = |frontend: &FrontendAddress| {
+        listed[frontend.family() as usize] = true;
+        if !protocols.contains(&frontend.protocol().number()) {
+            protocols.push(frontend.protocol().number());
+        }
+    };
+    due.changed.iter().for_each(&mut add);
+    if due.all_served != [false; 2] || due.all != [false; 2] {
+        for frontend in desired.ports().flat_map(|port| port.frontends()) {
+            if is_one_of_all(&frontend.address, may_have_flows(&frontend.address, frontend.port)) {
+                count += 1;
+                add(&frontend.address);
+            }
         }
     }
+    if due.all != [false; 2] {
+        protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number).to_vec();
+    }
+    protocols.sort_unstable();
+    (count, listed, protocols)
 }

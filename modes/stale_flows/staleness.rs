@@ -7,57 +7,44 @@ use portcullis_cluster::Protocol;
 use portcullis_cluster::desired::{Desired, Endpoint, FrontendAddress, ServicePort};
 use portcullis_netlink::conntrack::{Flow, status};
 
+use super::affected_frontends::may_have_flows;
 use super::waiting::DueFrontends;
 
-/// The serving endpoints at some frontends, by which flows to these are judged.
-pub(super) struct StaleFlowMatcher {
-    frontends: DueFrontends,
+/// The number of endpoints from which they are looked up in a set.
+const MANY_ENDPOINTS: usize = 64;
+
+/// The serving endpoints at frontends, by which flows to these are judged.
+///
+/// They are looked up for the flows that there are: a start examines the frontends of all Services, and most have no flow.
+pub(super) struct StaleFlowMatcher<'a> {
+    due: DueFrontends,
+    desired: &'a Desired,
     local: LocalAddresses,
-    /// The Service ports that serve a frontend, as indices; no entry for a frontend without one.
-    ports: HashMap<FrontendAddress, Vec<usize>>,
-    /// The serving endpoints of each Service port.
-    serving: Vec<HashSet<SocketAddr>>,
+    /// The Service ports at the frontends of the flows so far.
+    served: HashMap<FrontendAddress, Served<'a>>,
 }
 
-impl StaleFlowMatcher {
-    /// Collects the Service ports that serve the affected frontends now. Visits each port of their protocols, and takes
-    /// memory in proportion to the frontends.
-    pub(super) fn new(frontends: DueFrontends, desired: &Desired, local: LocalAddresses) -> Self {
-        let (node_ports, protocols): (_, Option<HashSet<Protocol>>) = match &frontends {
-            DueFrontends::Only(only) => (
-                only.iter().filter_map(|frontend| local.node_port_at(*frontend)).collect(),
-                Some(only.iter().map(|frontend| frontend.protocol()).collect()),
-            ),
-            DueFrontends::AllExcept(..) => (HashSet::new(), None),
-        };
-        let mut matcher = StaleFlowMatcher { frontends, local, ports: HashMap::new(), serving: Vec::new() };
-        let is_needed = |port: &&ServicePort| {
-            protocols.as_ref().is_none_or(|protocols| protocols.contains(&port.name.protocol))
-        };
-        for port in desired.ports().filter(is_needed) {
-            matcher.add(port, &node_ports);
-        }
-        matcher
-    }
+/// The Service ports at a frontend.
+#[derive(Default)]
+struct Served<'a> {
+    /// A Service may have flows there.
+    may_have_flows: bool,
+    /// The serving endpoints of each port that has any.
+    endpoints: Vec<ServingEndpoints<'a>>,
+}
 
-    fn add(&mut self, port: &ServicePort, node_ports: &HashSet<FrontendAddress>) {
-        let mut index = None;
-        for frontend in port.frontends().map(|frontend| frontend.address) {
-            let is_affected = self.frontends.contains(&frontend)
-                || node_ports.contains(&frontend)
-                || self.local.node_port_at(frontend).is_some_and(|n| self.frontends.contains(&n));
-            if is_affected {
-                let index = *index.get_or_insert_with(|| {
-                    self.serving.push(port.endpoints.serving().iter().map(Endpoint::socket).collect());
-                    self.serving.len() - 1
-                });
-                self.ports.entry(frontend).or_default().push(index);
-            }
-        }
+enum ServingEndpoints<'a> {
+    Few(&'a [Endpoint]),
+    Many(HashSet<SocketAddr>),
+}
+
+impl<'a> StaleFlowMatcher<'a> {
+    pub(super) fn new(due: DueFrontends, desired: &'a Desired, local: LocalAddresses) -> Self {
+        StaleFlowMatcher { due, desired, local, served: HashMap::new() }
     }
 
     /// Returns true if the flow goes to an endpoint that no longer serves its Service.
-    pub(super) fn is_stale(&self, flow: &Flow) -> bool {
+    pub(super) fn is_stale(&mut self, flow: &Flow) -> bool {
         let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let Some(protocol) = protocols.into_iter().find(|p| p.number() == flow.protocol) else {
             return false;
@@ -67,17 +54,60 @@ impl StaleFlowMatcher {
         }
         let address =
             FrontendAddress::virtual_ip(protocol, flow.original.destination, flow.original.destination_port);
-        let node_port = self.local.node_port_at(address);
-        if !self.frontends.contains(&address) && !node_port.is_some_and(|n| self.frontends.contains(&n)) {
-            return false;
+        let reached = [Some(address), self.local.node_port_at(address)];
+        let (mut is_examined, mut is_served, mut is_served_by_source) = (false, false, false);
+        for frontend in reached.into_iter().flatten() {
+            let served = self.served_at(frontend);
+            let may_have_flows = served.is_some_and(|served| served.may_have_flows);
+            for endpoints in served.into_iter().flat_map(|served| &served.endpoints) {
+                is_served = true;
+                is_served_by_source |= endpoints.contains(reply_source(flow));
+            }
+            is_examined |= self.due.contains(&frontend, may_have_flows);
         }
-        let reached = [Some(address), node_port].into_iter().flatten();
-        let ports = reached.filter_map(|frontend| self.ports.get(&frontend)).flatten();
-        let mut served = ports.map(|&index| &self.serving[index]).filter(|s| !s.is_empty()).peekable();
-        match served.peek() {
-            // A flow must reach a serving endpoint; this includes a flow that was never translated.
-            Some(_) => !served.any(|endpoints| endpoints.contains(&reply_source(flow))),
-            None => is_translated(flow),
+        // A flow must reach a serving endpoint; this includes a flow that was never translated.
+        is_examined && if is_served { !is_served_by_source } else { is_translated(flow) }
+    }
+
+    /// Returns the Service ports at a frontend. Most flows of a machine go to no Service; nothing is kept of these.
+    fn served_at(&mut self, frontend: FrontendAddress) -> Option<&Served<'a>> {
+        let ports = self.desired.services().get(self.desired.served_at(&frontend)?)?;
+        Some(self.served.entry(frontend).or_insert_with(|| Served::new(&frontend, ports)))
+    }
+}
+
+impl<'a> Served<'a> {
+    fn new(frontend: &FrontendAddress, ports: &'a [ServicePort]) -> Self {
+        let mut served = Served::default();
+        for port in ports.iter().filter(|port| has_frontend(port, frontend)) {
+            served.may_have_flows |= may_have_flows(frontend, port);
+            served.endpoints.extend(ServingEndpoints::new(port.endpoints.serving()));
+        }
+        served
+    }
+}
+
+/// Returns true if a Service port has a frontend. A Service may have thousands of ports, so their numbers are compared first.
+fn has_frontend(port: &ServicePort, frontend: &FrontendAddress) -> bool {
+    let number = if frontend.ip().is_some() { Some(port.port) } else { port.node_port };
+    number.is_some_and(|number| number.get() == frontend.port())
+        && port.frontends().any(|of_port| of_port.address == *frontend)
+}
+
+impl<'a> ServingEndpoints<'a> {
+    /// Returns `None` without endpoints.
+    fn new(endpoints: &'a [Endpoint]) -> Option<Self> {
+        match endpoints.len() {
+            0 => None,
+            1..MANY_ENDPOINTS => Some(ServingEndpoints::Few(endpoints)),
+            _ => Some(ServingEndpoints::Many(endpoints.iter().map(Endpoint::socket).collect())),
+        }
+    }
+
+    fn contains(&self, address: SocketAddr) -> bool {
+        match self {
+            ServingEndpoints::Few(endpoints) => endpoints.iter().any(|e| e.socket() == address),
+            ServingEndpoints::Many(endpoints) => endpoints.contains(&address),
         }
     }
 }

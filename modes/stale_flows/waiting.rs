@@ -17,35 +17,44 @@ pub(super) struct WaitingFrontends {
     by_service: BTreeMap<NamespacedName, HashSet<FrontendAddress>>,
     count: usize,
     max: usize,
+    /// The families in which the frontends of all Services are affected, beside those in `by_service`. A start affects them all, so they
+    /// are not copied.
+    all_served: [bool; 2],
     /// There were too many: all frontends are affected, also those of removed Services.
     are_all: bool,
 }
 
 impl Default for WaitingFrontends {
     fn default() -> Self {
-        WaitingFrontends { by_service: BTreeMap::new(), count: 0, max: MAX_WAITING, are_all: false }
+        WaitingFrontends {
+            by_service: BTreeMap::new(),
+            count: 0,
+            max: MAX_WAITING,
+            all_served: [false; 2],
+            are_all: false,
+        }
     }
 }
 
 /// Frontends whose flows are examined.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum DueFrontends {
-    /// These.
-    Only(HashSet<FrontendAddress>),
-    /// All others than these, in these families. A flow to an address of no Service is examined, too: it may be that of a removed one.
-    AllExcept(HashSet<FrontendAddress>, [bool; 2]),
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct DueFrontends {
+    /// Frontends of changed Services, also of removed ones.
+    pub(super) changed: HashSet<FrontendAddress>,
+    /// The families in which the frontends of all Services are examined.
+    pub(super) all_served: [bool; 2],
+    /// The families in which all flows are examined. A flow to an address of no Service may be that of a removed one.
+    pub(super) all: [bool; 2],
+    /// The exceptions from `all_served` and `all`.
+    pub(super) excluded: HashSet<FrontendAddress>,
 }
 
 impl DueFrontends {
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, DueFrontends::Only(frontends) if frontends.is_empty())
-    }
-
-    pub(super) fn contains(&self, frontend: &FrontendAddress) -> bool {
-        match self {
-            DueFrontends::Only(frontends) => frontends.contains(frontend),
-            DueFrontends::AllExcept(excluded, _) => !excluded.contains(frontend),
-        }
+    /// Returns true if flows to a frontend are examined. `is_served` says whether a Service may have flows there now.
+    pub(super) fn contains(&self, frontend: &FrontendAddress, is_served: bool) -> bool {
+        let family = frontend.family() as usize;
+        let is_one_of_all = self.all[family] || (self.all_served[family] && is_served);
+        self.changed.contains(frontend) || (is_one_of_all && !self.excluded.contains(frontend))
     }
 }
 
@@ -56,12 +65,20 @@ impl WaitingFrontends {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_service.is_empty() && !self.are_all
+        self.by_service.is_empty() && self.all_served == [false; 2] && !self.are_all
     }
 
     /// Returns the number of Services with affected frontends.
     pub(super) fn services(&self, desired: &Desired) -> usize {
-        if self.are_all { desired.services().len() } else { self.by_service.len() }
+        match self.are_all || self.all_served != [false; 2] {
+            true => desired.services().len(),
+            false => self.by_service.len(),
+        }
+    }
+
+    /// Adds the frontends of all Services in a family.
+    pub(super) fn add_all_served(&mut self, family: Family) {
+        self.all_served[family as usize] = true;
     }
 
     /// Adds affected frontends of a Service.
@@ -99,23 +116,22 @@ impl WaitingFrontends {
         let deferred = results.iter().flat_map(|r| r.deferred.iter().map(|service| (r.family, service)));
         let unwritten: HashSet<(Family, &NamespacedName)> = isolated.chain(deferred).collect();
         let mut waiting = WaitingFrontends { max: self.max, ..WaitingFrontends::default() };
+        let mut due = DueFrontends::default();
         if self.are_all {
             if results.iter().any(|result| result.error.is_some()) {
-                return (DueFrontends::Only(HashSet::new()), self.clone());
+                return (due, self.clone());
             }
-            let mut excluded = HashSet::new();
-            for (family, service) in unwritten {
-                let ports = desired.services().get(service).into_iter().flat_map(|ports| ports.iter());
-                let of_family = ports.filter(|port| port.family == family);
-                let frontends = of_family.flat_map(|port| port.frontends().map(|frontend| frontend.address));
-                let frontends: Vec<FrontendAddress> = frontends.collect();
-                excluded.extend(&frontends);
-                waiting.add(service, frontends);
-            }
-            let families = Family::BOTH.map(|family| results.iter().any(|result| result.family == family));
-            return (DueFrontends::AllExcept(excluded, families), waiting);
+            due.all = Family::BOTH.map(|family| results.iter().any(|result| result.family == family));
+            Self::exclude(&unwritten, desired, &mut due, &mut waiting);
+            return (due, waiting);
         }
-        let mut due = HashSet::new();
+        for result in results.iter().filter(|result| self.all_served[result.family as usize]) {
+            let all = if result.error.is_some() { &mut waiting.all_served } else { &mut due.all_served };
+            all[result.family as usize] = true;
+        }
+        if due.all_served != [false; 2] {
+            Self::exclude(&unwritten, desired, &mut due, &mut waiting);
+        }
         for (name, frontends) in &self.by_service {
             for frontend in frontends {
                 let family = frontend.family();
@@ -123,10 +139,30 @@ impl WaitingFrontends {
                 if result.error.is_some() || unwritten.contains(&(family, name)) {
                     waiting.add(name, [*frontend]);
                 } else {
-                    due.insert(*frontend);
+                    due.changed.insert(*frontend);
                 }
             }
         }
-        (DueFrontends::Only(due), waiting)
+        (due, waiting)
+    }
+
+    /// Excludes the frontends of unwritten Services, which wait.
+    fn exclude(
+        unwritten: &HashSet<(Family, &NamespacedName)>,
+        desired: &Desired,
+        due: &mut DueFrontends,
+        waiting: &mut WaitingFrontends,
+    ) {
+        for &(family, service) in unwritten {
+            if !due.all[family as usize] && !due.all_served[family as usize] {
+                continue;
+            }
+            let ports = desired.services().get(service).into_iter().flat_map(|ports| ports.iter());
+            let of_family = ports.filter(|port| port.family == family);
+            let frontends = of_family.flat_map(|port| port.frontends().map(|frontend| frontend.address));
+            let frontends: Vec<FrontendAddress> = frontends.collect();
+            due.excluded.extend(&frontends);
+            waiting.add(service, frontends);
+        }
     }
 }
