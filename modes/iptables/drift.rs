@@ -7,8 +7,8 @@ use portcullis_cluster::NamespacedName;
 
 use super::chain::{ChainName, SharedChain, Table};
 use super::family_proxier::IptablesFamilyProxier;
-use super::plan::{base_differs, order_in_kernel};
-use super::snapshot::{Snapshot, hash_of_rule};
+use super::plan::{RuleHashes, base_differs, order_in_kernel};
+use super::snapshot::Snapshot;
 
 impl IptablesFamilyProxier {
     /// Counts the jumps, base chains, shared chains and Services whose rules in the kernel differ from the written
@@ -26,7 +26,7 @@ impl IptablesFamilyProxier {
             .count();
         let mut services = 0;
         let mut names: Vec<&NamespacedName> = Vec::with_capacity(self.programmed.len());
-        let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
+        let mut shared_rules = [(); SharedChain::ALL.len()].map(|()| RuleHashes::default());
         for (name, programmed) in &self.programmed {
             let rules = renderer.service(&programmed.ports, programmed.large);
             let differs = |(chain, lines): (ChainName, &str)| {
@@ -35,7 +35,7 @@ impl IptablesFamilyProxier {
             services += usize::from(rules.chains().any(differs));
             names.push(name);
             for chain in SharedChain::ALL {
-                shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
+                shared_rules[chain.index()].push(rules.shared(chain));
             }
         }
         let differs = |chain: &SharedChain| {

@@ -1,6 +1,7 @@
 //! The plan of a bulk write: the difference between the desired rules and the kernel's.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,18 +45,71 @@ pub(super) struct Plan {
     pub(super) baseline: Baseline,
     /// Sorted by name.
     pub(super) services: Vec<PlannedService>,
-    /// The chains of Services to be written, sorted by name, each with the index of its Service.
-    pub(super) declared: Vec<(ChainName, usize)>,
+    /// The chains of Services to be written, sorted by name.
+    pub(super) declared: Vec<DeclaredChain>,
     /// The shared chains to be rewritten, indexed as [`SharedChain::ALL`].
     pub(super) shared: [bool; SharedChain::ALL.len()],
     /// Chains of Services that are not desired.
     pub(super) removals: Vec<ChainName>,
 }
 
+/// A chain of a Service, in 24 bytes: the first sync of a large cluster writes a hundred thousand. Sorted by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeclaredChain {
+    /// The name without [`PREFIX`], filled with zeros.
+    name: [u8; 20],
+    service: u32,
+}
+
+/// The prefix of all names of Service chains.
+const PREFIX: &str = "KUBE-";
+
+impl DeclaredChain {
+    fn new(chain: ChainName, service: usize) -> Self {
+        let text = chain.as_str().strip_prefix(PREFIX).expect("all chains of Services have the prefix");
+        let mut name = [0; 20];
+        name[..text.len()].copy_from_slice(text.as_bytes());
+        DeclaredChain { name, service: service.try_into().expect("memory holds fewer than 2³² Services") }
+    }
+
+    /// Returns the index of the Service.
+    pub(super) fn service(&self) -> usize {
+        self.service as usize
+    }
+}
+
+impl fmt::Display for DeclaredChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        write!(f, "{PREFIX}{}", std::str::from_utf8(&self.name[..length]).expect("made from text"))
+    }
+}
+
+/// The hashes of the rules that Services have in a shared chain, by the index of the Service.
+#[derive(Default)]
+pub(super) struct RuleHashes {
+    hashes: Vec<u64>,
+    /// The number of hashes up to the end of each Service.
+    ends: Vec<usize>,
+}
+
+impl RuleHashes {
+    /// Adds the rules of the next Service.
+    pub(super) fn push<'r>(&mut self, rules: impl Iterator<Item = &'r str>) {
+        self.hashes.extend(rules.map(hash_of_rule));
+        self.ends.push(self.hashes.len());
+    }
+
+    fn of(&self, service: usize) -> &[u64] {
+        let start = service.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.hashes[start..self.ends[service]]
+    }
+}
+
 impl Plan {
     /// Returns true if a chain of the Service with this index is to be written.
     pub(super) fn writes_chain(&self, chain: ChainName, service: usize) -> bool {
-        self.declared.binary_search(&(chain, service)).is_ok()
+        self.declared.binary_search(&DeclaredChain::new(chain, service)).is_ok()
     }
 }
 
@@ -68,27 +122,27 @@ impl IptablesFamilyProxier {
         large: bool,
         now: Instant,
     ) -> Plan {
-        let mut services = Vec::new();
         // The hashes of each Service's rules in each shared chain.
-        let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
+        let mut shared_rules = [(); SharedChain::ALL.len()].map(|()| RuleHashes::default());
         let mut declared = Vec::new();
         // Those that no Service needs, after all Services. Small at the first sync, when the kernel has none.
         let is_of_service = |chain: &ChainName| is_service_chain(chain.as_str());
         let mut stale: HashSet<ChainName> = snapshot.chains_of(Table::Nat).filter(is_of_service).collect();
         let names: BTreeSet<&NamespacedName> =
             desired.services().keys().chain(self.programmed.keys()).collect();
+        let mut services = Vec::with_capacity(names.len());
         for name in names {
             let Some((ports, large)) = self.version_to_write(desired, name, large, now) else { continue };
             let rules = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
             let before = declared.len();
             let changed = rules.chains().filter(|(chain, lines)| !snapshot.holds(*chain, lines));
-            declared.extend(changed.map(|(chain, _)| (chain, services.len())));
+            declared.extend(changed.map(|(chain, _)| DeclaredChain::new(chain, services.len())));
             let max_lines = if declared.len() > before { max_lines(&rules) } else { 0 };
             if !stale.is_empty() {
                 rules.chains().for_each(|(chain, _)| _ = stale.remove(&chain));
             }
             for chain in SharedChain::ALL {
-                shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
+                shared_rules[chain.index()].push(rules.shared(chain));
             }
             let is_in_kernel = is_in_kernel(&rules, &snapshot);
             let (name, rules, removals) = (name.clone(), rules.count(), Vec::new());
@@ -130,7 +184,7 @@ impl IptablesFamilyProxier {
             }
             let (old_chains, new_chains) = (old.by_name(), new.by_name());
             let changed = new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines));
-            plan.declared.extend(changed.map(|(chain, _)| (chain, plan.services.len())));
+            plan.declared.extend(changed.map(|(chain, _)| DeclaredChain::new(chain, plan.services.len())));
             let removals =
                 old.chains().map(|(chain, _)| chain).filter(|chain| !new_chains.contains_key(chain));
             let removals = removals.collect();
@@ -176,14 +230,14 @@ impl IptablesFamilyProxier {
         &self,
         chain: SharedChain,
         services: &[PlannedService],
-        rules: &[Vec<u64>],
+        rules: &RuleHashes,
     ) -> SharedOrder {
         let find = |name: &NamespacedName| services.binary_search_by(|s| s.name.cmp(name)).ok();
         let mut order: Vec<usize> = self.orders[chain.index()].services().filter_map(find).collect();
         let known: HashSet<usize> = order.iter().copied().collect();
         order.extend((0..services.len()).filter(|i| !known.contains(i)));
         let mut counted = SharedOrder::default();
-        order.into_iter().for_each(|i| counted.push(&services[i].name, rules[i].len()));
+        order.into_iter().for_each(|i| counted.push(&services[i].name, rules.of(i).len()));
         counted
     }
 }
@@ -202,18 +256,18 @@ fn is_in_kernel(rules: &ServiceRules, snapshot: &Snapshot) -> bool {
 pub(super) fn order_in_kernel(
     found: &[u64],
     services: &[&NamespacedName],
-    rules: &[Vec<u64>],
+    rules: &RuleHashes,
     tail: &[String],
 ) -> Option<SharedOrder> {
     let tail: Vec<u64> = tail.iter().map(|rule| hash_of_rule(rule)).collect();
     let mut found = found.strip_suffix(&*tail)?;
-    let mut left: HashMap<u64, usize> =
-        rules.iter().enumerate().filter_map(|(i, rules)| Some((*rules.first()?, i))).collect();
+    let first_rules = (0..services.len()).filter_map(|i| Some((*rules.of(i).first()?, i)));
+    let mut left: HashMap<u64, usize> = first_rules.collect();
     let mut order = SharedOrder::default();
     while let Some(first) = found.first() {
         let i = left.remove(first)?;
-        found = found.strip_prefix(&*rules[i])?;
-        order.push(services[i], rules[i].len());
+        found = found.strip_prefix(rules.of(i))?;
+        order.push(services[i], rules.of(i).len());
     }
     left.is_empty().then_some(order)
 }

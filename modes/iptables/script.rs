@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::num::NonZeroU32;
 
 use super::chain::{ChainName, SharedChain, Table};
 
@@ -41,16 +42,27 @@ pub(super) struct Script {
     lines: usize,
     rules: RuleCount,
     current: Option<Table>,
-    /// The first line of each section, and the index of the Service that owns the section.
-    owners: Vec<(usize, Option<usize>)>,
+    /// The sections of lines, by their first lines. A bulk write has one for each chain.
+    owners: Vec<Section>,
     /// The table that begins with the next line.
     table: Option<Table>,
+}
+
+/// Lines of one owner, in 8 bytes.
+struct Section {
+    first_line: u32,
+    /// The index of the Service, plus 1.
+    service: Option<NonZeroU32>,
 }
 
 impl Script {
     /// Sets the owner of the following lines: the Service with this index, or none.
     pub(super) fn owner(&mut self, service: Option<usize>) {
-        self.owners.push((self.lines, service));
+        let number = |n: usize| u32::try_from(n).expect("memory holds fewer than 2³² lines and Services");
+        let service = service.and_then(|index| NonZeroU32::new(number(index + 1)));
+        if self.owners.last().is_none_or(|section| section.service != service) {
+            self.owners.push(Section { first_line: number(self.lines), service });
+        }
     }
 
     /// Begins a table; its header is written with its first line.
@@ -131,8 +143,9 @@ impl Script {
 
     /// Returns the index of the Service that owns a line, counted from 0.
     pub(super) fn owner_of(&self, line: usize) -> Option<usize> {
-        let after = self.owners.partition_point(|(first, _)| *first <= line);
-        self.owners.get(after.checked_sub(1)?)?.1
+        let after = self.owners.partition_point(|section| section.first_line as usize <= line);
+        let service = self.owners.get(after.checked_sub(1)?)?.service?;
+        Some(service.get() as usize - 1)
     }
 
     /// Writes the buffered text and clears it, keeping the line numbers.
