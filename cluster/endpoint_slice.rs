@@ -15,6 +15,7 @@ use crate::port_name;
 use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
 use crate::service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, port_number};
+use crate::slice_endpoints::SliceEndpoints;
 
 /// The label that names the Service of a slice.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -33,7 +34,7 @@ pub struct EndpointSlice {
     /// The ports of all its endpoints.
     pub ports: Box<[EndpointPort]>,
     /// Its endpoints.
-    pub endpoints: Box<[SliceEndpoint]>,
+    pub endpoints: SliceEndpoints,
     /// The time of the change that led to this version of the slice.
     pub trigger_time: Option<Timestamp>,
 }
@@ -47,17 +48,6 @@ pub struct EndpointPort {
     pub port: NonZeroU16,
     /// Its protocol.
     pub protocol: Protocol,
-}
-
-/// An endpoint in 32 bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceEndpoint {
-    /// Its first address; the API defines no meaning for further addresses.
-    pub address: IpAddr,
-    /// Its conditions.
-    pub conditions: EndpointConditions,
-    /// Its node and topology hints.
-    pub topology: EndpointTopology,
 }
 
 /// The conditions of an endpoint, with the defaults of the API.
@@ -175,27 +165,32 @@ impl RawEndpointSlice {
         let trigger_time =
             self.metadata.annotations.get(TRIGGER_TIME_ANNOTATION).and_then(|t| t.parse().ok());
         let key = self.metadata.key();
-        if service.is_none() {
+        let (Some(service), Some(family)) = (service, family) else {
             return EndpointSlice {
                 key,
-                service,
+                service: None,
                 ports: Box::default(),
-                endpoints: Box::default(),
+                endpoints: SliceEndpoints::default(),
                 trigger_time,
             };
-        }
+        };
         let endpoints =
             self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.convert(i, family, problems));
-        let endpoints = endpoints.collect();
+        let endpoints = SliceEndpoints::new(family, endpoints);
         let ports = self.ports.into_iter().enumerate().filter_map(|(i, p)| p.convert(i, problems)).collect();
-        EndpointSlice { key, service, ports, endpoints, trigger_time }
+        EndpointSlice { key, service: Some(service), ports, endpoints, trigger_time }
     }
 }
 
 impl RawEndpoint {
-    fn convert(self, i: usize, family: Option<Family>, problems: &mut Vec<Problem>) -> Option<SliceEndpoint> {
+    fn convert(
+        self,
+        i: usize,
+        family: Family,
+        problems: &mut Vec<Problem>,
+    ) -> Option<(IpAddr, EndpointConditions, EndpointTopology)> {
         let text = self.addresses.first().map_or("", String::as_str);
-        let address = parse_ip(text).filter(|address| Some(Family::from_address(*address)) == family);
+        let address = parse_ip(text).filter(|address| Family::from_address(*address) == family);
         let Some(address) = address.filter(|address| !is_special(*address)) else {
             let expected = match address {
                 None => "an IP address of the slice's addressType",
@@ -209,19 +204,17 @@ impl RawEndpoint {
         fn names(hints: &[RawHint]) -> impl Iterator<Item = &str> {
             hints.iter().map(|hint| hint.name.as_str())
         }
-        Some(SliceEndpoint {
-            address,
-            conditions: EndpointConditions::new(
-                c.ready.unwrap_or(true),
-                c.serving.unwrap_or(true),
-                c.terminating.unwrap_or(false),
-            ),
-            topology: EndpointTopology::new(
-                self.node_name.as_deref(),
-                names(&self.hints.for_zones),
-                names(&self.hints.for_nodes),
-            ),
-        })
+        let conditions = EndpointConditions::new(
+            c.ready.unwrap_or(true),
+            c.serving.unwrap_or(true),
+            c.terminating.unwrap_or(false),
+        );
+        let topology = EndpointTopology::new(
+            self.node_name.as_deref(),
+            names(&self.hints.for_zones),
+            names(&self.hints.for_nodes),
+        );
+        Some((address, conditions, topology))
     }
 }
 
@@ -245,15 +238,5 @@ impl RawPort {
             port: port_number(format!("ports[{i}].port"), self.port?, problems)?,
             protocol,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoint_has_32_bytes() {
-        assert_eq!(std::mem::size_of::<SliceEndpoint>(), 32);
     }
 }

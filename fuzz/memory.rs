@@ -2,10 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use peak_alloc::PeakAlloc;
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
+use portcullis_allocations::Allocations;
 
 /// The allocator counts for all threads, so one target runs at a time.
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -31,10 +28,9 @@ impl MemoryLimit {
     /// `action` held more memory than the limit.
     pub(crate) fn check(self, length: usize, action: impl FnOnce()) {
         let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = ALLOCATOR.current_usage();
-        ALLOCATOR.reset_peak_usage();
+        let allocations = Allocations::start();
         action();
-        let held = ALLOCATOR.peak_usage().saturating_sub(before);
+        let held = allocations.peak();
         let limit = BASE + self.per_byte * length;
         assert!(
             held <= limit,

@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address::Family;
-use crate::endpoint_slice::{EndpointConditions, EndpointSlice, SliceEndpoint};
+use crate::endpoint_slice::{EndpointConditions, EndpointSlice};
 use crate::endpoint_topology::EndpointTopology;
 use crate::name::Name;
 use crate::protocol::Protocol;
+use crate::slice_endpoints::SliceEndpoint;
 use crate::traffic_policy::TrafficPolicy;
 
 /// The serving endpoints of a Service port, sorted by their text (`address:port`).
@@ -143,13 +144,13 @@ pub(super) struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(endpoint: &'a SliceEndpoint, port: NonZeroU16, node: &Name) -> Self {
+    fn new(endpoint: SliceEndpoint<'a>, port: NonZeroU16, node: &Name) -> Self {
         Candidate {
             ip: endpoint.address,
             port,
             conditions: endpoint.conditions,
             local: endpoint.topology.node() == Some(node),
-            topology: &endpoint.topology,
+            topology: endpoint.topology,
         }
     }
 
@@ -186,8 +187,9 @@ impl<'a> SlicePorts<'a> {
     ) -> Vec<Candidate<'a>> {
         let mut found = Vec::new();
         for (slice, port) in self.0.get(&port).into_iter().flatten() {
-            let endpoints = slice.endpoints.iter().filter(|e| Family::from_address(e.address) == family);
-            found.extend(endpoints.map(|e| Candidate::new(e, *port, node)));
+            if slice.endpoints.family() == family {
+                found.extend(slice.endpoints.iter().map(|e| Candidate::new(e, *port, node)));
+            }
         }
         let mut found = without_duplicates(found);
         found.sort_by_cached_key(|c| SocketAddr::new(c.ip, c.port.get()).to_string());

@@ -96,11 +96,9 @@ impl<'a> EndpointCounts<'a> {
     fn new(slices: &'a [EndpointSlice]) -> Self {
         let mut counts: HashMap<(&Name, Protocol), [usize; 2]> = HashMap::new();
         for slice in slices {
-            let v4 = slice.endpoints.iter().filter(|endpoint| endpoint.address.is_ipv4()).count();
             for port in &slice.ports {
                 let count = counts.entry((&port.name, port.protocol)).or_default();
-                count[0] += v4;
-                count[1] += slice.endpoints.len() - v4;
+                count[usize::from(slice.endpoints.family() == Family::V6)] += slice.endpoints.len();
             }
         }
         EndpointCounts(counts)

@@ -4,16 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use peak_alloc::PeakAlloc;
+use portcullis_allocations::{Allocations, MEGABYTE, megabytes};
 use portcullis_cluster::{Event, Index, Kind, Object};
 use serde_json::json;
 
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
 const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 100;
-const MEGABYTE: usize = 1_000_000;
 
 fn slice(service: usize) -> Object {
     let endpoints = (0..ENDPOINTS).map(|n| {
@@ -49,23 +45,23 @@ fn service(n: usize) -> Object {
 }
 
 #[test]
-fn a_million_endpoints_take_about_50_megabytes() {
-    let before = ALLOCATOR.current_usage();
+fn a_million_endpoints_take_35_megabytes() {
+    let allocations = Allocations::start();
     let mut index = Index::new();
     for n in 0..SERVICES {
         index.handle(Event::Applied(service(n)));
         index.handle(Event::Applied(slice(n)));
     }
-    let allocated = ALLOCATOR.current_usage() - before;
+    let allocated = allocations.kept();
     println!(
         "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes per endpoint",
         SERVICES * ENDPOINTS,
-        allocated as f64 / MEGABYTE as f64,
+        megabytes(allocated),
         allocated as f64 / (SERVICES * ENDPOINTS) as f64,
     );
     assert_eq!(index.count(Kind::EndpointSlice), SERVICES);
-    assert!(allocated <= 50 * MEGABYTE, "{allocated} bytes");
+    assert!(allocated <= 35 * MEGABYTE, "{allocated} bytes");
     drop(index);
-    let left = ALLOCATOR.current_usage() - before;
+    let left = allocations.kept();
     assert!(left < MEGABYTE / 100, "{left} bytes left after the index was dropped");
 }

@@ -2,12 +2,9 @@
 //!
 //! A single test, as all allocations of the process are counted.
 
-use peak_alloc::PeakAlloc;
+use portcullis_allocations::Allocations;
 use portcullis_cluster::object::parse_text;
 use portcullis_cluster::{Event, Index, Kind, NamespacedName, ObjectKey};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const PODS: usize = 30_000;
 
@@ -43,7 +40,7 @@ fn pod(n: usize) -> String {
 
 #[test]
 fn memory_of_pods_follows_what_differs_between_them() {
-    let before = ALLOCATOR.current_usage();
+    let allocations = Allocations::start();
     let mut index = Index::new();
     index.handle(Event::ListStarted(Kind::Pod));
     for n in 0..PODS {
@@ -52,13 +49,13 @@ fn memory_of_pods_follows_what_differs_between_them() {
     }
     index.handle(Event::Listed(Kind::Pod));
     assert_eq!(index.count(Kind::Pod), PODS);
-    let per_pod = (ALLOCATOR.current_usage() - before) / PODS;
+    let per_pod = allocations.kept() / PODS;
     println!("{per_pod} bytes per pod");
     assert!(per_pod <= PER_POD, "{per_pod} bytes per pod");
     for n in 0..PODS {
         let name = NamespacedName::new(&format!("team-{}", n / REPLICAS % 500), &name(n));
         index.handle(Event::Deleted(ObjectKey { kind: Kind::Pod, name }));
     }
-    let left = ALLOCATOR.current_usage().saturating_sub(before);
+    let left = allocations.kept();
     assert!(index.count(Kind::Pod) == 0 && left <= LEFT, "{left} bytes are left");
 }

@@ -4,15 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use peak_alloc::PeakAlloc;
+use portcullis_allocations::Allocations;
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{PolicyOptions, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const PODS: usize = 60_000;
 const NAMESPACES: usize = 3_000;
@@ -125,12 +122,12 @@ fn policies(node: &mut Node) {
 fn memory_is_released_with_the_pods_namespaces_and_nodes() {
     let mut node = Node::new();
     policies(&mut node);
-    let before = ALLOCATOR.current_usage();
+    let allocations = Allocations::start();
     for wave in 0..2 {
         node.apply_all(wave);
-        let full = ALLOCATOR.current_usage() - before;
+        let full = allocations.kept();
         node.delete_all(wave);
-        let left = ALLOCATOR.current_usage().saturating_sub(before);
+        let left = allocations.kept();
         println!("wave {wave}, {PODS} pods: {full} bytes, {left} after they are deleted");
         assert!(full > 20 * LEFT, "{full} bytes: the objects were not used");
         assert!(left <= LEFT, "{left} of {full} bytes are left");

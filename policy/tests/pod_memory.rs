@@ -4,16 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use peak_alloc::PeakAlloc;
+use portcullis_allocations::Allocations;
 use portcullis_cluster::object::parse_text;
 use portcullis_cluster::{Event, Index, Kind, Name, Object};
 use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{PolicyOptions, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const PODS: usize = 30_000;
 
@@ -62,15 +59,13 @@ fn memory_of_a_pod_of_another_node_is_small() {
         let parsed = parse_text(Kind::Pod, pod(n).as_bytes()).expect("a valid pod");
         index.handle(Event::Applied(parsed.object));
     }
-    let before = ALLOCATOR.current_usage();
-    ALLOCATOR.reset_peak_usage();
+    let allocations = Allocations::start();
     let mut compiler = Compiler::new(Scope::Node(Name::new("node-10")));
     let mut table = PolicyTable::new(PolicyOptions::default());
     let changes = compiler.update(&index, &DirtyPolicyObjects::default());
     table.apply(&changes, compiler.compiled());
     drop(changes);
-    let per_pod = |bytes: usize| bytes.saturating_sub(before) / PODS;
-    let (kept, peak) = (per_pod(ALLOCATOR.current_usage()), per_pod(ALLOCATOR.peak_usage()));
+    let (kept, peak) = (allocations.kept() / PODS, allocations.peak() / PODS);
     println!("{kept} bytes per pod, {peak} during the first update");
     assert_eq!(compiler.compiled().sets().map(|(_, members)| members.len()).max(), Some(PODS));
     assert!(kept <= PER_POD && peak <= PEAK_PER_POD, "{kept} bytes per pod, {peak} at the peak");

@@ -19,7 +19,7 @@ pub(crate) fn addresses(index: &Index) -> BTreeMap<IpNet, Reserved> {
     for cidr in index.service_cidrs().flat_map(|cidr| &cidr.cidrs) {
         reserved.insert(cidr.trunc(), Reserved::ServiceCidr);
     }
-    let endpoints = index.slices_of(&api_server()).iter().flat_map(|slice| &slice.endpoints);
+    let endpoints = index.slices_of(&api_server()).iter().flat_map(|slice| slice.endpoints.iter());
     let service =
         index.service(&api_server()).into_iter().flat_map(|service| service.cluster_ips.iter().copied());
     for address in endpoints.map(|endpoint| endpoint.address).chain(service) {

@@ -37,7 +37,7 @@ pub(crate) fn no_local_endpoint(
 }
 
 fn nodes_with_endpoints(slices: &[EndpointSlice], family: Family) -> String {
-    let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+    let usable = slices.iter().flat_map(|slice| slice.endpoints.iter()).filter(|endpoint| {
         Family::from_address(endpoint.address) == family
             && (endpoint.conditions.ready() || endpoint.conditions.serving())
     });

@@ -180,14 +180,12 @@ fn endpoint_counts(input: &ReportInput<'_>, slices: &[EndpointSlice]) -> Vec<End
             terminating: 0,
             local: 0,
         };
-        let of_family = |slice: &&EndpointSlice| {
-            slice.endpoints.first().is_some_and(|first| Family::from_address(first.address) == family)
-        };
+        let of_family = |slice: &&EndpointSlice| slice.endpoints.count_in(family) > 0;
         // A pod that moves between slices is listed twice for a moment, and Services whose pods have different ports for
         // one name have a slice for each.
         let is_several = slices.iter().filter(of_family).nth(1).is_some();
         let mut seen: HashSet<IpAddr> = HashSet::new();
-        for endpoint in slices.iter().filter(of_family).flat_map(|slice| &slice.endpoints) {
+        for endpoint in slices.iter().filter(of_family).flat_map(|slice| slice.endpoints.iter()) {
             if is_several && !seen.insert(endpoint.address) {
                 continue;
             }

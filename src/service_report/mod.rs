@@ -237,7 +237,7 @@ impl Page<'_> {
     fn pods(&self, rows: &[Row<'_>]) -> PodsByAddress<'_> {
         let slices = rows.iter().flat_map(|row| self.input.index.slices_of(row.name()));
         let addresses: HashSet<IpAddr> =
-            slices.flat_map(|slice| &slice.endpoints).map(|endpoint| endpoint.address).collect();
+            slices.flat_map(|slice| slice.endpoints.iter()).map(|endpoint| endpoint.address).collect();
         let running = self.input.index.pods().filter(|pod| !pod.is_finished);
         let with_addresses = running.flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, pod)));
         with_addresses.filter(|(ip, _)| addresses.contains(ip)).collect()

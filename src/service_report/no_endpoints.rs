@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use portcullis_cluster::desired::ServicePort;
 use portcullis_cluster::endpoint_slice::EndpointSlice;
-use portcullis_cluster::{Family, Index, NamespacedName};
+use portcullis_cluster::{Index, NamespacedName};
 
 use super::reason::Reason;
 use super::selector;
@@ -32,9 +32,7 @@ pub(crate) struct DiagnosisInput<'a> {
 pub(crate) fn diagnose(input: DiagnosisInput<'_>, port: &ServicePort) -> Diagnosis {
     let key = &port.name.service;
     let slices = input.index.slices_of(key);
-    let of_family = |slice: &&EndpointSlice| {
-        slice.endpoints.iter().any(|endpoint| Family::from_address(endpoint.address) == port.family)
-    };
+    let of_family = |slice: &&EndpointSlice| slice.endpoints.count_in(port.family) > 0;
     let with_endpoints: Vec<&EndpointSlice> = slices.iter().filter(of_family).collect();
     if !with_endpoints.is_empty() {
         return other_ports(port, &with_endpoints);

@@ -65,7 +65,7 @@ fn table_without(state: &State<'_>, removed: IpAddr) -> ServiceTable {
     let mut dirty = DirtyServices::default();
     for object in objects(state.file) {
         if let Object::EndpointSlice(mut slice) = object {
-            slice.endpoints = slice.endpoints.into_iter().filter(|e| e.address != removed).collect();
+            slice.endpoints = slice.endpoints.filtered(|endpoint| endpoint.address != removed);
             dirty.extend(index.handle(Event::Applied(Object::EndpointSlice(slice))));
         }
     }

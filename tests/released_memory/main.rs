@@ -9,21 +9,18 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
-use peak_alloc::PeakAlloc;
+use portcullis_allocations::Allocations;
 use portcullis_cluster::desired::{Desired, DirtyServices};
-use portcullis_cluster::endpoint_slice::SliceEndpoint;
 use portcullis_cluster::endpoint_topology::EndpointTopology;
 use portcullis_cluster::labels::Labels;
 use portcullis_cluster::service::ServicePortSpec;
+use portcullis_cluster::slice_endpoints::SliceEndpoints;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object, ObjectKey};
 use portcullis_modes::nftables::ServiceTable;
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// The number of names that one version of an object has.
 const NAMES: usize = 500;
@@ -128,12 +125,12 @@ fn slice(version: usize) -> Object {
         }),
     );
     let Object::EndpointSlice(slice) = &mut object else { unreachable!() };
-    let endpoint = slice.endpoints[0].clone();
-    let endpoints = names("node-", version).take(NAMES / 2).map(|node| SliceEndpoint {
-        topology: EndpointTopology::new(Some(&node), [&*format!("zone-{node}")], []),
-        ..endpoint.clone()
+    let first = slice.endpoints.iter().next().unwrap();
+    let endpoints = names("node-", version).take(NAMES / 2).map(|node| {
+        let topology = EndpointTopology::new(Some(&node), [&*format!("zone-{node}")], []);
+        (first.address, first.conditions, topology)
     });
-    slice.endpoints = endpoints.collect();
+    slice.endpoints = SliceEndpoints::new(Family::V4, endpoints);
     object
 }
 
@@ -210,17 +207,17 @@ const CASES: [Case; 6] = [
 
 /// Runs `version` for this number of versions, and returns by how many bytes the allocated memory grew since the first of them.
 fn growth(node: &mut Node, versions: usize, mut version: impl FnMut(&mut Node, usize)) -> usize {
-    let mut start = 0;
+    let mut allocations = Allocations::start();
     for number in 0..=versions {
         version(node, number);
         if number % UPDATE_PERIOD == 0 {
             node.update();
         }
         if number == 0 {
-            start = ALLOCATOR.current_usage();
+            allocations = Allocations::start();
         }
     }
-    ALLOCATOR.current_usage().saturating_sub(start)
+    allocations.kept()
 }
 
 #[test]
