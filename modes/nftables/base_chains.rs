@@ -19,7 +19,8 @@ use super::settings::{Settings, match_block};
 use crate::node_port_addresses::NodePortScope;
 
 const FIREWALL_CHECK: &str = "firewall-check";
-const SERVICE_ENDPOINTS_CHECK: &str = "service-endpoints-check";
+/// The chain that rejects packets to Services without endpoints, in hooks after destination NAT.
+pub(super) const SERVICE_ENDPOINTS_CHECK: &str = "service-endpoints-check";
 const NODE_PORT_ENDPOINTS_CHECK: &str = "nodeport-endpoints-check";
 const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
 const MASQUERADING: &str = "masquerading";
@@ -103,13 +104,7 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
         ("nat-output", base(nat, Hook::Output, -100, output)),
         ("nat-postrouting", base(nat, Hook::Postrouting, 100, jump(MASQUERADING))),
         (FIREWALL_CHECK, Chain::new(vec![firewall(settings)])),
-        (
-            SERVICE_ENDPOINTS_CHECK,
-            Chain::new(vec![
-                Rule::new().verdict_map(&FrontendKey::Address.fields(settings), NO_ENDPOINTS),
-                affinity::update_rule(),
-            ]),
-        ),
+        (SERVICE_ENDPOINTS_CHECK, service_endpoints_check(settings, false)),
         (NODE_PORT_ENDPOINTS_CHECK, Chain::new(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
         (CLUSTER_IPS_CHECK, Chain::new(cluster_ips(settings))),
         (SERVICES, Chain::new(services(settings))),
@@ -119,6 +114,14 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     for (name, chain) in chains.into_iter().chain(affinity::chains(settings)) {
         table.put_chain(&name.into(), chain);
     }
+}
+
+/// Returns the chain that rejects packets to Services without endpoints, and updates session-affinity entries if a Service has
+/// session affinity.
+pub(super) fn service_endpoints_check(settings: &Settings, has_affinity: bool) -> Chain {
+    let mut rules = vec![Rule::new().verdict_map(&FrontendKey::Address.fields(settings), NO_ENDPOINTS)];
+    rules.extend(has_affinity.then(affinity::update_rule));
+    Chain::new(rules)
 }
 
 /// Returns the rule that looks up node ports for packets to loopback addresses.

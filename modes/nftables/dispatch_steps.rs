@@ -7,6 +7,7 @@ use std::time::Instant;
 use portcullis_netlink::nf_tables::{DesiredTable, Key};
 
 use super::affinity;
+use super::base_chains::{self, SERVICE_ENDPOINTS_CHECK};
 use super::dispatch::{self, DispatchStep};
 use super::dispatch_by_count::CountMaps;
 use super::endpoint_map::FrontendKey;
@@ -114,6 +115,9 @@ impl DispatchSteps {
             return;
         }
         let steps: BTreeSet<DispatchStep> = self.users.keys().chain(self.pending.keys()).copied().collect();
+        let has_affinity = steps.iter().any(|step| matches!(step, DispatchStep::AffinityUpdate(..)));
+        let check = base_chains::service_endpoints_check(settings, has_affinity);
+        table.put_chain(&SERVICE_ENDPOINTS_CHECK.into(), check);
         for key in std::mem::take(&mut self.outdated) {
             for (name, chain) in dispatch::chains(key, steps.iter().copied(), settings) {
                 table.put_chain(&name.into(), chain);
