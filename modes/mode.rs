@@ -34,6 +34,13 @@ pub trait Mode: Send {
         false
     }
 
+    /// Returns true if nothing shows that another process wrote until this nf_tables generation: writes of this process, of which some
+    /// were rejected in part, can have led to it. False if the rules were written or compared since.
+    fn may_be_own_write(&self, generation: u32) -> bool {
+        let _ = generation;
+        false
+    }
+
     /// Records that another process changed the mode's rules, or may have, as the kernel reported.
     fn note_external_change(&mut self) {}
 

@@ -203,6 +203,12 @@ impl ServiceEngine {
         self.mode.has_synced_since(generation)
     }
 
+    /// Returns true if nothing shows that another process wrote until this nf_tables generation, as a write of this process was rejected
+    /// in part.
+    pub fn may_be_own_write(&self, generation: u32) -> bool {
+        self.mode.may_be_own_write(generation)
+    }
+
     /// Returns the traffic of all Service ports, if the mode has counters.
     ///
     /// # Errors

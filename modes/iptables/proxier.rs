@@ -38,6 +38,8 @@ pub struct IptablesProxier {
     fingerprint: Option<Vec<Fingerprint>>,
     /// The fingerprints of our chains after the last write; `None` if they were not read since.
     chain_fingerprints: Option<Vec<u64>>,
+    /// The fingerprint after a sync in which a write was rejected, if own writes alone can have led to it.
+    after_rejection: Option<Vec<Fingerprint>>,
     checked: Instant,
     confirmation: Confirmation,
     /// The next sync compares all rules because of an external change.
@@ -70,6 +72,7 @@ impl IptablesProxier {
             node_facts,
             fingerprint: None,
             chain_fingerprints: None,
+            after_rejection: None,
             checked: Instant::now(),
             confirmation: Confirmation::default(),
             comparing_after_change: false,
@@ -118,11 +121,15 @@ impl IptablesProxier {
     /// Returns the fingerprint after the writes of a sync; the one before it if another process wrote at the same time, so
     /// that the next check compares all rules.
     fn end_writes(&mut self, interval: &WriteInterval) -> Option<Vec<Fingerprint>> {
-        let after = self.read_fingerprint();
-        if !interval.is_disturbed(after.as_deref(), &self.own_writes()) {
+        let (after, own) = (self.read_fingerprint(), self.own_writes());
+        self.after_rejection = None;
+        if !interval.is_disturbed(after.as_deref(), &own) {
             return after;
         }
-        tracing::debug!("another process wrote iptables rules during a sync; comparing the rules");
+        self.after_rejection = after.filter(|after| interval.may_be_own(after, &own));
+        tracing::debug!(
+            "another process wrote iptables rules during a sync, or a write was rejected in part; comparing the rules"
+        );
         self.chain_fingerprints = None;
         self.families.iter_mut().for_each(|family| family.positions_unreliable = true);
         interval.before().map(<[Fingerprint]>::to_vec)
@@ -264,6 +271,10 @@ impl Mode for IptablesProxier {
 
     fn has_synced_since(&self, generation: u32) -> bool {
         has_synced_since(self.fingerprint.as_deref().unwrap_or_default(), generation)
+    }
+
+    fn may_be_own_write(&self, generation: u32) -> bool {
+        has_synced_since(self.after_rejection.as_deref().unwrap_or_default(), generation)
     }
 
     fn check_drift(&mut self) -> bool {

@@ -27,6 +27,9 @@ const LOGGED_INDIVIDUALLY: usize = 3;
 /// The minimum time between two log lines about further restores.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
+/// The process that changed rules, if it is not known.
+pub(super) const UNKNOWN_PROCESS: &str = "an unknown process";
+
 /// Restores of one table after external changes.
 #[derive(Debug)]
 pub(super) struct Restores {
@@ -124,7 +127,7 @@ impl Restores {
     /// Returns the process that made the last external change.
     pub(super) fn process(&self) -> &str {
         let process = self.last_change.as_ref().and_then(|(_, process)| process.as_deref());
-        process.unwrap_or("an unknown process")
+        process.unwrap_or(UNKNOWN_PROCESS)
     }
 
     /// Returns the health problem while another process repeatedly changes the table.

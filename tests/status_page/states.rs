@@ -155,6 +155,7 @@ fn isolated_service() {
         assert!(!text.contains("as last accepted"), "{text}");
         let text = site.open("/timeline");
         assert!(text.contains("isolated") && text.contains("shop/basket"), "{text}");
+        assert!(!text.contains("external change"), "no other process wrote rules\n{text}");
         site.picture("status-page-timeline");
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::ServiceChange;
 use portcullis_modes::Mode;
-use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, IptablesProxier, Table};
 use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 
 use crate::cluster::{Cluster, Drawn};
@@ -261,6 +261,30 @@ fn changes_during_a_sync_are_restored_and_isolate_nothing() {
             assert!(!proxier.check_drift(), "{case}: all is restored");
         }
     }
+}
+
+/// One of two tables is written, then the tool fails. Only the generation of nf_tables tells how many tables were.
+#[test]
+fn own_writes_that_were_rejected_in_part_are_not_those_of_another_process() {
+    let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
+    let changes = cluster.set(0, Some(&service(3)));
+    let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+    let mut proxier = IptablesProxier::new(options(), host(), [(Family::V4, own)]);
+    all_well(&proxier.sync(&cluster.desired, &changes));
+    let generation = || match kernel.fingerprint() {
+        Some(Fingerprint::Generation(generation)) => generation,
+        other => panic!("{other:?}"),
+    };
+    let before = generation();
+    assert!(proxier.has_synced_since(before) && !proxier.may_be_own_write(before), "all is written");
+    let changes = cluster.set(0, Some(&Drawn { node_port: true, ..service(0) }));
+    kernel.state().locked_at = Some(Table::Nat);
+    assert!(proxier.sync(&cluster.desired, &changes)[0].error.is_some());
+    let after = generation();
+    assert!(after != before && !proxier.has_synced_since(after), "the rules have to be compared");
+    assert!(proxier.may_be_own_write(after) && !proxier.may_be_own_write(after + 1));
+    all_well(&proxier.sync(&cluster.desired, &[]));
+    assert!(!proxier.may_be_own_write(after), "the rules were compared");
 }
 
 /// Runs the comparisons that follow own writes, until none is due. Each is due within a minute.

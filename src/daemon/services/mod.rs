@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::drift_watch::Drift;
 use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
-use super::restores::Restores;
+use super::restores::{Restores, UNKNOWN_PROCESS};
 use crate::config::Config;
 use crate::control::{
     ChangeCounts, Controller, ControllerName, DaemonState, Declaration, Due, FinishedSync, Mailbox,
@@ -110,6 +110,8 @@ pub(super) struct ServiceController {
     next_loopback_check: Instant,
     /// Another process changed the rules, or may have.
     has_drifted: bool,
+    /// They were not changed by a write of this process that was rejected in part.
+    is_changed_by_another: bool,
     restores: Restores,
     running_sync: RunningSync,
     /// The reason of the running sync.
@@ -151,6 +153,7 @@ impl ServiceController {
             first_sync: FirstSync::for_services(),
             next_loopback_check: now,
             has_drifted: false,
+            is_changed_by_another: false,
             restores: Restores::new(now),
             running_sync: RunningSync::new(worker.progress()),
             worker: Some(worker),
@@ -170,7 +173,7 @@ impl ServiceController {
     fn start_sync(&mut self, due: Due, index: &Index, now: Instant) -> Option<Work> {
         let mut worker = self.worker.take()?;
         self.first_sync.started();
-        let changed_by = self.has_drifted.then(|| self.restores.process());
+        let changed_by = std::mem::take(&mut self.is_changed_by_another).then(|| self.restores.process());
         let (objects, is_retrying) = (self.dirty.changed_objects(), self.schedule.is_retrying());
         self.trigger = SyncTrigger::new(due, &self.status, objects, is_retrying, changed_by);
         self.schedule.started(due, now);
@@ -350,7 +353,11 @@ impl ServiceController {
         }
         tracing::debug!(by = %drift.0, "the rules of Services were changed");
         self.has_drifted = true;
-        self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
+        // After a write that was rejected in part, the kernel names the tool that this daemon ran.
+        let may_be_own = generation != 0 && worker.may_be_own_write(generation);
+        self.is_changed_by_another |= !may_be_own;
+        let process = if may_be_own { UNKNOWN_PROCESS } else { &drift.0 };
+        self.schedule.request_full_sync(self.restores.changed_by(process, now));
     }
 }
 

@@ -196,6 +196,12 @@ impl ServiceWorker {
         self.engine.has_synced_since(generation)
     }
 
+    /// Returns true if nothing shows that another process wrote until this nf_tables generation, as a write of this process was rejected
+    /// in part.
+    pub(super) fn may_be_own_write(&self, generation: u32) -> bool {
+        self.engine.may_be_own_write(generation)
+    }
+
     /// Reads the traffic of Services.
     pub(super) fn traffic(&mut self, desired: &Desired) -> TrafficResponse {
         self.engine.traffic(desired)
