@@ -160,6 +160,10 @@ impl Mode for IpvsProxier {
         self.families.iter().any(|family| family.executor.rules.has_synced_since(generation))
     }
 
+    fn may_be_own_write(&self, generation: u32) -> bool {
+        self.families.iter().any(|family| family.executor.rules.may_be_own_write(generation))
+    }
+
     fn check_drift(&mut self) -> bool {
         self.check_drift_at(Instant::now())
     }

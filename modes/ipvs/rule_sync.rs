@@ -28,6 +28,8 @@ pub(super) struct RuleSync {
     is_outdated: bool,
     /// The fingerprint of the kernel's rules when they were last written or compared.
     fingerprint: Option<Fingerprint>,
+    /// The fingerprint after a write that was rejected, if own writes alone can have led to it.
+    after_rejection: Option<Fingerprint>,
 }
 
 /// The rules of one table.
@@ -54,7 +56,13 @@ pub(super) struct TableWrite {
 
 impl RuleSync {
     pub(super) fn new(kernel: Box<dyn IptablesKernel>) -> Self {
-        RuleSync { kernel, tables: Default::default(), is_outdated: true, fingerprint: None }
+        RuleSync {
+            kernel,
+            tables: Default::default(),
+            is_outdated: true,
+            fingerprint: None,
+            after_rejection: None,
+        }
     }
 
     /// Returns true if [`RuleSync::set_rules`] must be called before the next write.
@@ -91,6 +99,11 @@ impl RuleSync {
         has_synced_since(self.fingerprint.as_slice(), generation)
     }
 
+    /// Returns true if nothing shows that another process wrote until this nf_tables generation, as the last write was rejected in part.
+    pub(super) fn may_be_own_write(&self, generation: u32) -> bool {
+        has_synced_since(self.after_rejection.as_slice(), generation)
+    }
+
     /// Returns true if a table has none of this mode's chains, which other modes may have, too.
     ///
     /// # Errors
@@ -116,6 +129,7 @@ impl RuleSync {
         let before = self.kernel.fingerprint();
         let interval =
             WriteInterval::new(before.map(|fingerprint| vec![fingerprint]), vec![OwnWrites::default()]);
+        self.after_rejection = None;
         if self.fingerprint.is_some() && before != self.fingerprint {
             self.mark_unverified();
         }
@@ -143,6 +157,9 @@ impl RuleSync {
                 self.tables[index].is_verified = false;
                 self.tables[index].restored_before_failure = Some(diff.restored);
             }
+            let after = self.kernel.fingerprint();
+            self.after_rejection =
+                after.filter(|after| interval.may_be_own(std::slice::from_ref(after), &[own]));
             return Err(error.into());
         }
         let mut written = Vec::new();

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portcullis_modes::iptables::{Flavour, Table};
+use portcullis_cluster::Family;
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 use portcullis_modes::ipvs::ServerChange;
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::VirtualServerConfig;
@@ -180,6 +182,34 @@ fn new_node_facts_are_no_drift() {
         assert_eq!(node.run_audits(), 0, "after a write that failed: {fails}");
         node.assert_in_sync();
     }
+}
+
+/// One of two tables is written, then the tool fails. Only the generation of nf_tables tells how many tables were.
+#[test]
+fn own_writes_that_were_rejected_in_part_are_not_those_of_another_process() {
+    let mut node = node();
+    node.keep_family(Family::V4);
+    node.sync(&[]);
+    let generation = |node: &Node| match node.rules[0].1.fingerprint() {
+        Some(Fingerprint::Generation(generation)) => generation,
+        other => panic!("{other:?}"),
+    };
+    let before = generation(&node);
+    assert!(
+        node.proxier.has_synced_since(before) && !node.proxier.may_be_own_write(before),
+        "all is written"
+    );
+    let options = Options { masquerade_bit: 15, ..node.options.clone() };
+    let host = node.host.clone();
+    node.reconfigure(options, host);
+    node.rules[0].1.state().locked_at = Some(Table::Nat);
+    assert!(node.sync(&[])[0].error.is_some());
+    let after = generation(&node);
+    assert!(after != before && !node.proxier.has_synced_since(after), "the rules have to be compared");
+    assert!(node.proxier.may_be_own_write(after) && !node.proxier.may_be_own_write(after + 1));
+    assert!(node.sync(&[])[0].error.is_none());
+    node.assert_in_sync();
+    assert!(!node.proxier.may_be_own_write(after), "the rules were compared");
 }
 
 /// Chains and excluded virtual servers of other programs are not compared.
