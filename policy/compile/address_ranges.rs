@@ -1,16 +1,18 @@
 //! Address ranges of `ipBlock` and `networks` peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Address ranges of each family, from the first to the last address inclusive; sorted, disjoint and not adjacent.
+/// Address ranges of each family, from the first to the last address inclusive; sorted, disjoint and not adjacent. A list may have 20,000
+/// of them, so copies share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressRanges {
     /// IPv4 ranges.
-    pub v4: Box<[(Ipv4Addr, Ipv4Addr)]>,
+    pub v4: Arc<[(Ipv4Addr, Ipv4Addr)]>,
     /// IPv6 ranges.
-    pub v6: Box<[(Ipv6Addr, Ipv6Addr)]>,
+    pub v6: Arc<[(Ipv6Addr, Ipv6Addr)]>,
 }
 
 impl AddressRanges {
@@ -35,10 +37,7 @@ impl AddressRanges {
                 }
             }
         }
-        AddressRanges {
-            v4: merge(v4).into_iter().map(|(a, b)| (Ipv4Addr::from(a), Ipv4Addr::from(b))).collect(),
-            v6: merge(v6).into_iter().map(|(a, b)| (Ipv6Addr::from(a), Ipv6Addr::from(b))).collect(),
-        }
+        AddressRanges { v4: shared(merge(v4)), v6: shared(merge(v6)) }
     }
 
     /// Returns true if there are no ranges.
@@ -73,6 +72,14 @@ impl AddressRanges {
             IpAddr::V6(address) => within(&self.v6, address),
         }
     }
+}
+
+/// Returns ranges as a shared list, for which no memory is allocated if it is empty.
+fn shared<A, B: From<A>>(ranges: Vec<(A, A)>) -> Arc<[(B, B)]> {
+    if ranges.is_empty() {
+        return Arc::default();
+    }
+    ranges.into_iter().map(|(first, last)| (B::from(first), B::from(last))).collect()
 }
 
 fn within<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {

@@ -336,14 +336,13 @@ fn add_changes(
     after: &AddressRanges,
     changes: &mut [Vec<RangeChange>; 2],
 ) {
-    let v4 = |ranges: &AddressRanges| -> Vec<Range> {
-        ranges.partial_v4().iter().map(|(a, b)| (a.to_bits().into(), b.to_bits().into())).collect()
-    };
-    let v6 = |ranges: &AddressRanges| -> Vec<Range> {
-        ranges.partial_v6().iter().map(|(a, b)| (a.to_bits(), b.to_bits())).collect()
-    };
-    let differences =
-        [range_map::difference(&v4(before), &v4(after)), range_map::difference(&v6(before), &v6(after))];
+    let v4 =
+        range_map::without_common_ends(before.partial_v4(), after.partial_v4()).map(|ranges| -> Vec<Range> {
+            ranges.iter().map(|(a, b)| (a.to_bits().into(), b.to_bits().into())).collect()
+        });
+    let v6 = range_map::without_common_ends(before.partial_v6(), after.partial_v6())
+        .map(|ranges| -> Vec<Range> { ranges.iter().map(|(a, b)| (a.to_bits(), b.to_bits())).collect() });
+    let differences = [v4, v6].map(|[before, after]| range_map::difference(&before, &after));
     for (changes, differences) in changes.iter_mut().zip(differences) {
         let all = differences.into_iter().map(|(range, joins)| RangeChange { group, range, joins });
         changes.extend(all);
