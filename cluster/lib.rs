@@ -42,6 +42,7 @@ pub mod protocol;
 mod rejected_objects;
 pub mod service;
 pub mod service_cidr;
+pub mod service_selector;
 pub mod slice_endpoints;
 pub mod sparse;
 mod strict_deserializer;

@@ -16,6 +16,7 @@ use crate::name::{Name, NamespacedName};
 use crate::port_name;
 use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
+use crate::service_selector::ServiceSelector;
 use crate::traffic_policy::TrafficPolicy;
 
 /// The label by which a Service selects another proxy than kube-proxy.
@@ -41,8 +42,8 @@ pub struct Service {
     /// The reason why it is not proxied; `None` if it is.
     pub not_proxied: Option<NotProxiedReason>,
     /// The labels of its pods (`spec.selector`), from which a controller makes its EndpointSlices; empty if its slices have
-    /// another origin. Not interned, as users can change it at any rate.
-    pub selector: Box<[(Box<str>, Box<str>)]>,
+    /// another origin.
+    pub selector: ServiceSelector,
     /// Its ClusterIPs, at most one per family.
     pub cluster_ips: Box<[IpAddr]>,
     /// Its ports.
@@ -338,13 +339,13 @@ impl RawPort {
 }
 
 /// Converts the selector. A value that is not a string is kept as written, as the selector is only used in messages.
-fn selector(labels: &BTreeMap<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
+fn selector(labels: &BTreeMap<String, Value>) -> ServiceSelector {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),
     };
-    labels.iter().map(|(key, value)| (key.as_str().into(), text(value).into())).collect()
+    labels.iter().map(|(key, value)| (key, text(value))).collect()
 }
 
 fn health_check_node_port_number(number: i64, problems: &mut Vec<Problem>) -> Option<NonZeroU16> {

@@ -199,7 +199,9 @@ impl Desired {
             Some(Rank { kind, created, uid: service.uid.clone(), name: name.clone() })
         };
         names.extend(self.claims.resolve(affected, &self.node_addresses, rank));
-        names.into_iter().filter_map(|name| self.resolve(index, name)).collect()
+        let mut changes = Vec::with_capacity(names.len());
+        changes.extend(names.into_iter().filter_map(|name| self.resolve(index, name)));
+        changes
     }
 
     /// Returns true if a Service exceeds a limit now, and records that.

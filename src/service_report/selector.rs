@@ -14,7 +14,7 @@ use crate::truncated_list::listed;
 /// The Service has a selector, so a controller writes slices for the pods that it matches.
 pub(super) fn diagnose(input: DiagnosisInput<'_>, service: &Service, without_slices: bool) -> Diagnosis {
     let key = &service.key;
-    let selector = describe_selector(&service.selector);
+    let selector = &service.selector;
     let slices =
         if without_slices { "there is no EndpointSlice for it" } else { "its EndpointSlices are empty" };
     if !input.has_pods {
@@ -59,15 +59,9 @@ pub(super) fn diagnose(input: DiagnosisInput<'_>, service: &Service, without_sli
     }
 }
 
-/// Returns `app=web,tier=front`.
-fn describe_selector(selector: &[(Box<str>, Box<str>)]) -> String {
-    let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    labels.join(",")
-}
-
 /// Returns the labels of a Service's selector that a pod lacks.
-fn missing_labels<'a>(service: &'a Service, pod: &Pod) -> Vec<&'a (Box<str>, Box<str>)> {
-    service.selector.iter().filter(|(key, value)| pod.labels.get(key) != Some(&**value)).collect()
+fn missing_labels<'a>(service: &'a Service, pod: &Pod) -> Vec<(&'a str, &'a str)> {
+    service.selector.iter().filter(|(key, value)| pod.labels.get(key) != Some(*value)).collect()
 }
 
 /// Returns a hint for a selector that matches no pod: the most similar label.
