@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
+use super::serving_endpoints::ServingEndpoints;
 use crate::address::Family;
 use crate::endpoint_slice::{EndpointConditions, EndpointSlice};
 use crate::endpoint_topology::EndpointTopology;
@@ -16,7 +17,7 @@ use crate::traffic_policy::TrafficPolicy;
 /// The serving endpoints of a Service port, sorted by their text (`address:port`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    pub(super) all: Box<[Endpoint]>,
+    pub(super) all: ServingEndpoints,
     pub(super) local_not_serving: Box<[SocketAddr]>,
     pub(super) has_usable: bool,
     pub(super) total: u32,
@@ -29,7 +30,7 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// Its port.
     pub port: NonZeroU16,
-    flags: u8,
+    pub(super) flags: u8,
 }
 
 impl Endpoint {
@@ -88,18 +89,18 @@ impl fmt::Debug for Endpoint {
 
 impl Endpoints {
     /// Returns all serving endpoints, selected or not: a flow to any other address is stale.
-    pub fn serving(&self) -> &[Endpoint] {
+    pub fn serving(&self) -> &ServingEndpoints {
         &self.all
     }
 
     /// Returns the endpoints on this node: the serving ones, then the others.
     pub fn local(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let serving = self.all.iter().filter(|e| e.is_local()).map(Endpoint::socket);
+        let serving = self.all.iter().filter(Endpoint::is_local).map(|e| e.socket());
         serving.chain(self.local_not_serving.iter().copied())
     }
 
     /// Returns the endpoints that take new connections by a traffic policy.
-    pub fn for_policy(&self, policy: TrafficPolicy) -> impl Iterator<Item = &Endpoint> + Clone {
+    pub fn for_policy(&self, policy: TrafficPolicy) -> impl Iterator<Item = Endpoint> + Clone {
         self.all.iter().filter(move |endpoint| match policy {
             TrafficPolicy::Cluster => endpoint.is_for_cluster(),
             TrafficPolicy::Local => endpoint.is_for_local(),
@@ -112,7 +113,7 @@ impl Endpoints {
     }
 
     /// Returns the endpoints that take new connections from this node by either traffic policy.
-    pub fn reachable(&self) -> impl Iterator<Item = &Endpoint> + Clone {
+    pub fn reachable(&self) -> impl Iterator<Item = Endpoint> + Clone {
         self.all.iter().filter(|e| e.is_for_cluster() || e.is_for_local())
     }
 
@@ -128,7 +129,7 @@ impl Endpoints {
     }
 
     /// Returns the ready endpoints on this node, as the health check of a load balancer counts them.
-    pub fn local_ready(&self) -> impl Iterator<Item = &Endpoint> + Clone {
+    pub fn local_ready(&self) -> impl Iterator<Item = Endpoint> + Clone {
         self.all.iter().filter(|e| e.is_local() && e.is_ready())
     }
 }

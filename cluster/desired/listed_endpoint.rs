@@ -33,7 +33,7 @@ pub fn list_endpoints<'a>(
 ) -> Vec<Vec<ListedEndpoint<'a>>> {
     let of_slices = SlicePorts::new(slices);
     let endpoints_of = |port: &ServicePort| {
-        let used: HashMap<SocketAddr, &Endpoint> =
+        let used: HashMap<SocketAddr, Endpoint> =
             port.endpoints.serving().iter().map(|endpoint| (endpoint.socket(), endpoint)).collect();
         let candidates = of_slices.candidates(port.family, (&port.name.port, port.name.protocol), node);
         let listed = candidates.into_iter().map(|candidate| {

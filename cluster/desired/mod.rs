@@ -12,6 +12,7 @@ mod listed_endpoint;
 mod mode_capabilities;
 mod service_port;
 mod service_size;
+mod serving_endpoints;
 mod topology;
 
 pub use conflicts::{UnservedFrontend, UnservedReason};
@@ -26,6 +27,7 @@ pub use listed_endpoint::{ListedEndpoint, list_endpoints};
 pub use mode_capabilities::ModeCapabilities;
 pub use service_port::{ServicePort, ServicePortName};
 pub use service_size::{MAX_ENTRIES, MAX_FRONTENDS, ServiceSize, entries};
+pub use serving_endpoints::ServingEndpoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

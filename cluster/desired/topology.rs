@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::endpoints::{Candidate, Endpoint, Endpoints};
+use super::serving_endpoints::ServingEndpoints;
 use crate::name::Name;
 use crate::traffic_policy::TrafficPolicy;
 
@@ -43,7 +44,7 @@ pub(super) fn select(
     let local_not_serving =
         candidates.iter().filter(|c| c.local && !c.conditions.ready() && !c.conditions.serving());
     Endpoints {
-        all: all.collect(),
+        all: ServingEndpoints::new(all),
         local_not_serving: local_not_serving.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
         has_usable,
         total: candidates.len() as u32,

@@ -81,7 +81,7 @@ impl<'a> PortRenderer<'a> {
         self.firewall_chain(rules);
         self.policy_chains(rules);
         for endpoint in self.port.endpoints.reachable() {
-            self.endpoint_chain(endpoint, rules);
+            self.endpoint_chain(&endpoint, rules);
         }
     }
 
@@ -260,12 +260,12 @@ impl<'a> PortRenderer<'a> {
 
     fn policy_chains(&self, rules: &mut ServiceRules) {
         for policy in TrafficPolicy::ALL {
-            let endpoints: Vec<&Endpoint> = self.port.endpoints.for_policy(policy).collect();
+            let endpoints: Vec<Endpoint> = self.port.endpoints.for_policy(policy).collect();
             self.policy_chain(policy, &endpoints, rules);
         }
     }
 
-    fn policy_chain(&self, policy: TrafficPolicy, endpoints: &[&Endpoint], rules: &mut ServiceRules) {
+    fn policy_chain(&self, policy: TrafficPolicy, endpoints: &[Endpoint], rules: &mut ServiceRules) {
         if endpoints.is_empty() {
             return;
         }

@@ -236,8 +236,8 @@ impl PortRenderer<'_> {
     }
 }
 
-fn sorted<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<RealServer> {
-    let real = |e: &Endpoint| RealServer { address: e.ip, port: e.port.get(), weight: WEIGHT };
+fn sorted(endpoints: impl Iterator<Item = Endpoint>) -> Vec<RealServer> {
+    let real = |e: Endpoint| RealServer { address: e.ip, port: e.port.get(), weight: WEIGHT };
     let mut real: Vec<RealServer> = endpoints.map(real).collect();
     real.sort_unstable();
     real

@@ -51,7 +51,7 @@ impl FrontendKey {
 
 /// Returns the endpoints that a traffic policy selects, in the order of their numbers in maps.
 pub(super) fn numbered_endpoints(port: &ServicePort, policy: TrafficPolicy) -> Vec<Endpoint> {
-    port.endpoints.for_policy(policy).copied().take(MAX_ENDPOINTS).collect()
+    port.endpoints.for_policy(policy).take(MAX_ENDPOINTS).collect()
 }
 
 /// The number of endpoints of a Service that are used; further ones are ignored.

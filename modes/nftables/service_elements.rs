@@ -173,8 +173,7 @@ impl PortElements<'_> {
 
     /// Adds the endpoints that may reach themselves through the Service. Only endpoints on this node can.
     fn hairpin(&mut self) {
-        let local: Vec<Endpoint> =
-            self.port.endpoints.reachable().filter(|e| e.is_local()).copied().collect();
+        let local: Vec<Endpoint> = self.port.endpoints.reachable().filter(Endpoint::is_local).collect();
         for endpoint in local {
             let ip = endpoint.ip;
             let key = Key::from(ip).address(ip).protocol(self.protocol()).port(endpoint.port.get());

@@ -3,17 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use portcullis_cluster::desired::{Endpoint, FrontendAddress, ServiceChange, ServicePort};
+use portcullis_cluster::desired::{FrontendAddress, ServiceChange, ServicePort, ServingEndpoints};
 
 /// Returns the frontends for which a change may have left stale flows. An added endpoint leaves none.
 pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<FrontendAddress> {
     let (before, after) = (by_frontend(&change.before), by_frontend(&change.after));
     let gone = before.keys().filter(|frontend| !after.contains_key(frontend) && keeps_flows(frontend));
     let affected = after.iter().filter(|(frontend, serving)| {
-        let served = before.get(frontend).copied().unwrap_or_default();
-        let is_new = !before.contains_key(frontend) && keeps_flows(frontend);
-        let lost = keeps_flows(frontend) && lost_an_endpoint(served, serving);
-        is_new || lost || (served.is_empty() && !serving.is_empty())
+        let served = before.get(frontend);
+        let is_new = served.is_none() && keeps_flows(frontend);
+        let lost = keeps_flows(frontend) && served.is_some_and(|served| lost_an_endpoint(served, serving));
+        is_new || lost || (served.is_none_or(|served| served.is_empty()) && !serving.is_empty())
     });
     gone.chain(affected.map(|(frontend, _)| frontend)).copied().collect()
 }
@@ -36,12 +36,12 @@ fn keeps_flows(frontend: &FrontendAddress) -> bool {
     frontend.protocol().needs_conntrack_cleanup()
 }
 
-fn by_frontend(ports: &[ServicePort]) -> HashMap<FrontendAddress, &[Endpoint]> {
+fn by_frontend(ports: &[ServicePort]) -> HashMap<FrontendAddress, &ServingEndpoints> {
     let frontends = ports.iter().flat_map(|port| port.frontends());
     frontends.map(|frontend| (frontend.address, frontend.port.endpoints.serving())).collect()
 }
 
-fn lost_an_endpoint(before: &[Endpoint], after: &[Endpoint]) -> bool {
-    let after: HashSet<SocketAddr> = after.iter().map(Endpoint::socket).collect();
+fn lost_an_endpoint(before: &ServingEndpoints, after: &ServingEndpoints) -> bool {
+    let after: HashSet<SocketAddr> = after.iter().map(|endpoint| endpoint.socket()).collect();
     before.iter().any(|endpoint| !after.contains(&endpoint.socket()))
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use portcullis_cluster::Protocol;
-use portcullis_cluster::desired::{Desired, Endpoint, FrontendAddress, ServicePort};
+use portcullis_cluster::desired::{Desired, FrontendAddress, ServicePort, ServingEndpoints};
 use portcullis_netlink::conntrack::{Flow, status};
 
 use super::affected_frontends::may_have_flows;
@@ -30,11 +30,11 @@ struct Served<'a> {
     /// A Service may have flows there.
     may_have_flows: bool,
     /// The serving endpoints of each port that has any.
-    endpoints: Vec<ServingEndpoints<'a>>,
+    endpoints: Vec<EndpointLookup<'a>>,
 }
 
-enum ServingEndpoints<'a> {
-    Few(&'a [Endpoint]),
+enum EndpointLookup<'a> {
+    Few(&'a ServingEndpoints),
     Many(HashSet<SocketAddr>),
 }
 
@@ -81,7 +81,7 @@ impl<'a> Served<'a> {
         let mut served = Served::default();
         for port in ports.iter().filter(|port| has_frontend(port, frontend)) {
             served.may_have_flows |= may_have_flows(frontend, port);
-            served.endpoints.extend(ServingEndpoints::new(port.endpoints.serving()));
+            served.endpoints.extend(EndpointLookup::new(port.endpoints.serving()));
         }
         served
     }
@@ -94,20 +94,20 @@ fn has_frontend(port: &ServicePort, frontend: &FrontendAddress) -> bool {
         && port.frontends().any(|of_port| of_port.address == *frontend)
 }
 
-impl<'a> ServingEndpoints<'a> {
+impl<'a> EndpointLookup<'a> {
     /// Returns `None` without endpoints.
-    fn new(endpoints: &'a [Endpoint]) -> Option<Self> {
+    fn new(endpoints: &'a ServingEndpoints) -> Option<Self> {
         match endpoints.len() {
             0 => None,
-            1..MANY_ENDPOINTS => Some(ServingEndpoints::Few(endpoints)),
-            _ => Some(ServingEndpoints::Many(endpoints.iter().map(Endpoint::socket).collect())),
+            1..MANY_ENDPOINTS => Some(EndpointLookup::Few(endpoints)),
+            _ => Some(EndpointLookup::Many(endpoints.iter().map(|endpoint| endpoint.socket()).collect())),
         }
     }
 
     fn contains(&self, address: SocketAddr) -> bool {
         match self {
-            ServingEndpoints::Few(endpoints) => endpoints.iter().any(|e| e.socket() == address),
-            ServingEndpoints::Many(endpoints) => endpoints.contains(&address),
+            EndpointLookup::Few(endpoints) => endpoints.iter().any(|e| e.socket() == address),
+            EndpointLookup::Many(endpoints) => endpoints.contains(&address),
         }
     }
 }

@@ -85,7 +85,7 @@ impl ServiceConnection<'_> {
     }
 
     fn endpoints(&self, policy: TrafficPolicy) -> Vec<Endpoint> {
-        self.frontend.port.endpoints.for_policy(policy).copied().collect()
+        self.frontend.port.endpoints.for_policy(policy).collect()
     }
 
     /// Returns the class of the client on the routing node.

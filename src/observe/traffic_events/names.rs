@@ -211,7 +211,7 @@ fn add_services(wanted: &Wanted, desired: &Desired, node_addresses: &HashSet<IpA
                 }
             }
         }
-        for endpoint in port.endpoints.serving() {
+        for endpoint in port.endpoints.serving().iter() {
             let ip = endpoint.socket().ip();
             if wanted.addresses.contains(&ip) {
                 let names = found.addresses.entry(ip).or_default();
