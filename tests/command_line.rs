@@ -592,3 +592,22 @@ fn the_subcommand_lab_becomes_portcullis_lab_with_its_exit_status() {
         assert_eq!(text, expected);
     }
 }
+
+#[test]
+fn a_matrix_without_pods_says_whether_labels_were_selected() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let manifests = format!("--manifests={}", folder.path().display());
+    for (selector, expected) in [
+        (None, "no pod has addresses of its own"),
+        (
+            Some("--selector=app=web"),
+            "--selector: no pod with addresses of its own has the labels \"app=web\"",
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["policy", "matrix", &manifests, "--port=80/tcp"]);
+        let output = command.args(selector).output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(expected), "{text}");
+    }
+}

@@ -39,9 +39,12 @@ pub enum MatrixError {
         /// The namespaces with pods.
         known: String,
     },
-    /// No pod matches the selection.
-    #[error("no pods found: none has these labels, or none has addresses of its own")]
+    /// There is no pod.
+    #[error("no pod has addresses of its own")]
     NoPods,
+    /// No pod has the selected labels.
+    #[error("--selector: no pod with addresses of its own has the labels {0:?}")]
+    NotSelected(String),
     /// No port is given, and none is known.
     #[error(
         "--port: no port given, and no pod has named ports or is an endpoint of a Service; expected e.g. 80/tcp"

@@ -76,7 +76,10 @@ pub(super) fn pods<'a>(
     };
     let pods: Vec<&LocalPod> = world.compiled().pods().filter(is_selected).collect();
     if pods.is_empty() {
-        return Err(MatrixError::NoPods);
+        return Err(match selector {
+            Some(selector) => MatrixError::NotSelected(selector.to_owned()),
+            None => MatrixError::NoPods,
+        });
     }
     Ok(pods)
 }
