@@ -241,9 +241,7 @@ impl Controller for PodNetworkController {
         self.status.sync_started();
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
-            if result.is_full {
-                memory::release();
-            }
+            memory::release_after_sync(result.is_full);
             (worker, result)
         });
         self.pending = Some(pending);

@@ -344,9 +344,7 @@ impl Controller for PolicyController {
         self.status.sync_started();
         let (work, pending) = Work::new(move || {
             let result = worker.sync(request);
-            if result.committed.full {
-                memory::release();
-            }
+            memory::release_after_sync(result.committed.full);
             (worker, Some(result))
         });
         self.pending = Some(pending);

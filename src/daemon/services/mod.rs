@@ -208,9 +208,7 @@ impl ServiceController {
             let result = worker.sync(&desired, request);
             // Before the result is received, so that the next sync can update them.
             drop(desired);
-            if result.families.iter().any(|family| family.is_full) {
-                memory::release();
-            }
+            memory::release_after_sync(result.families.iter().any(|family| family.is_full));
             (worker, Some(result))
         });
         self.pending = Some(pending);
