@@ -76,13 +76,21 @@ pub(crate) fn apply_all(
 /// Returns the table as `nft` prints it, without the values of counters. Its objects are sorted: `nft` prints them in the order in
 /// which they were added.
 pub(crate) fn listed(family: TableFamily, name: &str) -> String {
-    let output =
-        Command::new("nft").args(["list", "table", family.as_str(), name]).output().expect("nft runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("nft prints UTF-8");
-    let is_counter = |line: &str| line.trim_start().starts_with("packets ");
+    let is_counter = |line: &&str| line.trim_start().starts_with("packets ");
+    let list = || {
+        let output =
+            Command::new("nft").args(["list", "table", family.as_str(), name]).output().expect("nft runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("nft prints UTF-8");
+        text.lines().filter(|line| !is_counter(line)).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    // While the kernel resizes a hash table, it may list elements twice.
+    let mut text = list();
+    while let Some(again) = Some(list()).filter(|again| *again != text) {
+        text = again;
+    }
     let mut objects = vec![String::new()];
-    for line in text.lines().filter(|line| !is_counter(line) && !line.is_empty() && *line != "}") {
+    for line in text.lines().filter(|line| !line.is_empty() && *line != "}") {
         // An object is indented once, and its contents twice.
         if line.starts_with('\t') && !line.starts_with("\t\t") && !line.ends_with('}') {
             objects.push(String::new());
@@ -125,7 +133,12 @@ fn nft(script: &str) -> bool {
 /// Returns the lines that only one of the texts has.
 pub(crate) fn difference(before: &str, after: &str) -> String {
     let lines = |text: &str| -> BTreeSet<String> { text.lines().map(str::to_owned).collect() };
-    let (before, after) = (lines(before), lines(after));
-    let missing = before.difference(&after).map(|line| format!("- {line}\n"));
-    missing.chain(after.difference(&before).map(|line| format!("+ {line}\n"))).collect()
+    let missing =
+        lines(before).difference(&lines(after)).map(|line| format!("- {line}\n")).collect::<String>();
+    let added = lines(after).difference(&lines(before)).map(|line| format!("+ {line}\n")).collect::<String>();
+    match missing + &added {
+        // The same lines in another order, or another number of them.
+        same if same.is_empty() => format!("before:\n{before}\nafter:\n{after}"),
+        difference => difference,
+    }
 }
