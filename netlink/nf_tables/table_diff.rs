@@ -113,7 +113,7 @@ impl ChangeCounts {
 }
 
 /// Returns true if `before` can be changed into `after`: the kernel cannot change the hook of a chain or the specification
-/// of a set.
+/// of a set, nor the comment of a table.
 pub(super) fn is_compatible(before: &Table, after: &Table) -> bool {
     let chains = after
         .chains
@@ -122,7 +122,14 @@ pub(super) fn is_compatible(before: &Table, after: &Table) -> bool {
     let sets = after.sets.iter().all(|(name, set)| {
         before.sets.get(name).is_none_or(|there| is_compatible_spec(&there.spec, &set.spec))
     });
-    chains && sets
+    chains && sets && !is_of_another_process(before, after)
+}
+
+/// Returns true if another process added this table, after it had deleted ours: it has another comment. Kernels before 5.10 store none, so a
+/// table without a comment is ours if it has one of our chains.
+fn is_of_another_process(found: &Table, desired: &Table) -> bool {
+    let has_own_chain = || desired.chains.keys().any(|name| found.chains.contains_key(name));
+    found.comment != desired.comment && (found.comment.is_some() || !has_own_chain())
 }
 
 /// Ignores comments, and sizes that the kernel chose.

@@ -415,3 +415,30 @@ fn ranges_may_be_written_before_other_elements() {
         check(&mut managed, 1, "no range is added");
     });
 }
+
+/// The kernel stores the comment of a table only when the table is added.
+#[test]
+fn a_table_that_another_process_added_again_gets_our_comment() {
+    inside(|| {
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        for (added, replaced) in [
+            ("", true),
+            ("{ comment \"x\" ; }", true),
+            ("; add chain inet sample theirs", true),
+            // A kernel before 5.10 stores no comments: one of our chains is enough.
+            ("; add chain inet sample lb", false),
+        ] {
+            let script = format!("delete table inet {NAME} ; add table inet {NAME} {added}");
+            run(&format!("nft {}", script.replace("sample", NAME)));
+            managed.invalidate();
+            let committed = nf_tables::commit(&mut socket, &mut managed).unwrap();
+            assert_eq!(committed.replaced, replaced, "{added}: {committed:?}");
+            let (mut read, _) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
+            if !replaced {
+                read.comment.clone_from(&managed.desired().comment);
+            }
+            assert_eq!(&read, managed.desired(), "{added}");
+        }
+    });
+}
