@@ -206,9 +206,7 @@ impl WriteInterval {
             }
         })
     }
-}
 
-impl WriteInterval {
     /// Returns true if the generation of nf_tables grew by no more than the transactions of this process, of which some may have been
     /// rejected: then nothing shows another process. False with the legacy tool.
     pub(crate) fn may_be_own(&self, now: &[Fingerprint], own: &[OwnWrites]) -> bool {

@@ -217,6 +217,7 @@ mod tests {
             .sum();
         assert_eq!(lost, (QUEUED_CHUNKS - (QUEUED_BYTES >> 20)) as u64);
     }
+
     #[tokio::test]
     async fn problems_are_reported_when_they_begin_change_and_end() {
         let (mut observer, mut lines) = Observer::new(EventFilter::default());

@@ -224,6 +224,7 @@ mod tests {
         request.report(Ok(()));
         assert_eq!(switch.reports().0, RulesState::Off);
     }
+
     #[test]
     fn failed_requests_are_tried_again_until_they_succeed_or_end() {
         let (switch, ends) = Switch::new(false, &Wake::default());
